@@ -1,0 +1,186 @@
+//! The tables: where they are, how they come to be, and which position they hold.
+//!
+//! A contract enters, an open [`Table`] leaves. A table is created once, from the contract's lake schema; one
+//! that exists with another schema is refused, never changed here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
+use deltalake::kernel::{StructType, Transaction};
+use deltalake::protocol::SaveMode;
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use schemas::Contract;
+use url::Url;
+
+use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
+
+/// The root of all tables.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    root: Url,
+}
+
+impl Lake {
+    /// Opens the lake, creating the folder of a local one.
+    ///
+    /// # Errors
+    /// `Settings` when the path is neither a folder nor a URL.
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
+        let path = settings.path.trim_end_matches('/');
+        let wrong = |message: String| Error::new(ErrorKind::Settings, format!("lake.path `{path}`: {message}"));
+        let root = match Url::parse(&format!("{path}/")) {
+            Ok(url) if url.scheme().len() > 1 => url,
+            _ => {
+                std::fs::create_dir_all(path).map_err(|error| wrong(error.to_string()))?;
+                let folder = Path::new(path).canonicalize().map_err(|error| wrong(error.to_string()))?;
+                Url::from_directory_path(folder).map_err(|()| wrong("not an absolute folder".into()))?
+            }
+        };
+        Ok(Self { root })
+    }
+
+    /// Where the table of `contract` is: `<root>/<domain>/<table>/`.
+    pub fn location(&self, contract: &Contract) -> Url {
+        let path = format!("{}/{}/", contract.domain, contract.table);
+        self.root.join(&path).expect("domain and table are plain names, which join any URL")
+    }
+
+    /// Opens the table of `contract` if it has been created.
+    ///
+    /// # Errors
+    /// `Store` when the location cannot be read.
+    pub async fn find(&self, contract: &Contract) -> Result<Option<Table>, Error> {
+        let name = contract.name();
+        let failed = |error| Error::delta("open", &name, error);
+        let mut delta = self.builder(contract).map_err(failed)?;
+        match delta.load().await {
+            Ok(()) => Ok(Some(Table::new(name, delta)?)),
+            Err(DeltaTableError::NotATable(_)) => Ok(None),
+            Err(error) => Err(Error::delta("open", &name, error)),
+        }
+    }
+
+    /// Opens the table of `contract`, creating it when it is not there.
+    ///
+    /// # Errors
+    /// `Store` when the location cannot be read or written, `Schema` when the table has other columns.
+    pub async fn table(&self, contract: &Contract) -> Result<Table, Error> {
+        let table = match self.find(contract).await? {
+            Some(table) => table,
+            None => self.create(contract).await?,
+        };
+        let expected = contract.lake_schema();
+        let same = |(left, right): (&Arc<arrow::datatypes::Field>, &Arc<arrow::datatypes::Field>)| {
+            left.name() == right.name() && left.data_type() == right.data_type()
+        };
+        let actual = table.schema();
+        if actual.fields().len() != expected.fields().len() || !actual.fields().iter().zip(expected.fields()).all(same)
+        {
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("table {} has other columns than its contract; land into a new lake or rebuild it", table.name),
+            ));
+        }
+        Ok(table)
+    }
+
+    fn builder(&self, contract: &Contract) -> Result<DeltaTable, DeltaTableError> {
+        let location = self.location(contract);
+        if let Ok(folder) = location.to_file_path() {
+            std::fs::create_dir_all(folder).map_err(|source| DeltaTableError::Io { source })?;
+        }
+        DeltaTableBuilder::from_url(location)?.build()
+    }
+
+    async fn create(&self, contract: &Contract) -> Result<Table, Error> {
+        let name = contract.name();
+        let schema: StructType =
+            contract.lake_schema().as_ref().try_into_kernel().map_err(|error| {
+                Error::new(ErrorKind::Schema, format!("contract {name} has no Delta schema: {error}"))
+            })?;
+        let partition: &[&str] = if contract.is_partitioned() { &[schemas::record::BIZ_DATE] } else { &[] };
+        let delta = self.builder(contract).map_err(|error| Error::delta("create", &name, error))?;
+        let created = delta
+            .create()
+            .with_table_name(&name)
+            .with_comment(&contract.title)
+            .with_columns(schema.fields().cloned())
+            .with_partition_columns(partition.iter().copied())
+            .with_save_mode(SaveMode::Ignore)
+            .await;
+        match created {
+            Ok(delta) => Table::new(name, delta),
+            // Another process created it between our look and our try.
+            Err(error) => match self.find(contract).await? {
+                Some(table) => Ok(table),
+                None => Err(Error::delta("create", &name, error)),
+            },
+        }
+    }
+}
+
+/// One open table, at the version it was last loaded or committed at.
+#[derive(Debug)]
+pub struct Table {
+    pub(crate) name: String,
+    pub(crate) delta: DeltaTable,
+    schema: SchemaRef,
+}
+
+impl Table {
+    fn new(name: String, delta: DeltaTable) -> Result<Self, Error> {
+        let failed = |error| Error::delta("read the schema of", &name, error);
+        let kernel = delta.snapshot().map_err(failed)?.schema();
+        let schema = kernel
+            .as_ref()
+            .try_into_arrow()
+            .map_err(|error| Error::new(ErrorKind::Schema, format!("table {name} has no Arrow schema: {error}")))?;
+        Ok(Self { schema: Arc::new(schema), name, delta })
+    }
+
+    /// `<domain>.<table>`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The columns, in order, with the partition column last.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// The version of this snapshot.
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or_default()
+    }
+
+    /// Loads what others have committed since.
+    ///
+    /// # Errors
+    /// `Store` when the log cannot be read.
+    pub async fn refresh(&mut self) -> Result<(), Error> {
+        self.delta.update_state().await.map_err(|error| Error::delta("refresh", &self.name, error))
+    }
+
+    /// The next offset to land of a topic's partition, as committed under `landing`; `None` before the first.
+    ///
+    /// # Errors
+    /// `Store` when the log cannot be read.
+    pub async fn next_offset(&self, landing: &str, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
+        let failed = |error| Error::delta("read the position of", &self.name, error);
+        let state = self.delta.snapshot().map_err(failed)?;
+        let log_store = self.delta.log_store();
+        state.transaction_version(log_store.as_ref(), transaction_id(landing, topic, partition)).await.map_err(failed)
+    }
+}
+
+/// The Delta application id of one partition: `<landing>/<topic>/<partition>`.
+fn transaction_id(landing: &str, topic: &str, partition: i32) -> String {
+    format!("{landing}/{topic}/{partition}")
+}
+
+pub(crate) fn transaction(landing: &str, topic: &str, partition: i32, next_offset: i64) -> Transaction {
+    Transaction::new(transaction_id(landing, topic, partition), next_offset)
+}

@@ -1,0 +1,31 @@
+//! Data contracts: one ODCS file a table, and everything that follows from it.
+//!
+//! A contract file enters; the topic name, the Avro record, the Arrow and Delta schemas, the row
+//! checks and the sensitivity of each field leave. Nothing about a table is declared anywhere else.
+//!
+//! The way of the data: `odcs` reads a file, `contract` is what it says, `codes` are the closed
+//! value sets it refers to. `record` gives the Arrow and Delta schemas, `coerce` turns mapped text
+//! into typed columns, `check` finds the rows that break a rule, and `encode` and `decode` carry
+//! records over a topic as Avro single objects.
+//!
+//! This crate does no I/O beyond reading contract folders, and never decides what happens to a bad row.
+
+pub mod check;
+pub mod codes;
+pub mod coerce;
+pub mod contract;
+pub mod decode;
+pub mod encode;
+pub mod error;
+mod odcs;
+pub mod record;
+pub mod secret;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Checker, Violation};
+pub use contract::{Class, Contract, Contracts, Field, FieldType, Kind};
+pub use decode::{BadRecord, Decoded, Decoder};
+pub use encode::Encoder;
+pub use error::{Error, ErrorKind};
+pub use secret::Sensitive;
