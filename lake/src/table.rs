@@ -156,6 +156,16 @@ impl Table {
         self.delta.version().unwrap_or_default()
     }
 
+    /// Rows in this version, from the log's own counts.
+    ///
+    /// # Errors
+    /// `Store` when a file in the log has no count.
+    pub fn rows(&self) -> Result<u64, Error> {
+        let failed = |error| Error::delta("count the rows of", &self.name, error);
+        let files = self.delta.snapshot().map_err(failed)?.log_data();
+        Ok(files.into_iter().filter_map(|file| file.num_records()).map(|rows| rows as u64).sum())
+    }
+
     /// Loads what others have committed since.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ impl Checker {
             let wrong = |error| Error::shape(format!("row rule `{name}`: {error}"));
             let value = predicate.evaluate(batch).map_err(wrong)?;
             let passes = value.into_array(batch.num_rows()).map_err(wrong)?;
-            violations.rows(passes.as_boolean(), || ("", name.as_str(), "the row contradicts itself".to_string()));
+            violations.rows(passes.as_boolean(), op, || ("", name, "the row contradicts itself".to_string()));
         }
         Ok(violations.finish())
     }
@@ -163,9 +163,11 @@ impl Violations {
         }
     }
 
-    fn rows<'a>(&mut self, passes: &BooleanArray, say: impl Fn() -> (&'a str, &'a str, String)) {
+    /// A delete has only its key: it contradicts nothing.
+    fn rows<'a>(&mut self, passes: &BooleanArray, op: &StringArray, say: impl Fn() -> (&'a str, &'a str, String)) {
         if passes.false_count() > 0 {
-            self.each((0..passes.len()).filter(|&row| passes.is_valid(row) && !passes.value(row)), say);
+            let fails = |row: &usize| passes.is_valid(*row) && !passes.value(*row) && op.value(*row) != "D";
+            self.each((0..passes.len()).filter(fails), say);
         }
     }
 

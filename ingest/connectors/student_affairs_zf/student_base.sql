@@ -1,0 +1,25 @@
+-- VIEW_XSXXB → student_affairs.student_base. The document number leaves here only as a keyed hash.
+SELECT
+    clean_id("XH")                      AS student_no,
+    clean_text("XM")                    AS name,
+    code_map('xb', clean_text("XB"))    AS sex_code,
+    cn_date("CSRQ")                     AS birth_date,
+    clean_id("SFZJLXDM")                AS id_doc_type,
+    id_hash("SFZJLXDM", "SFZJH")        AS id_doc_hash,
+    clean_id("KSH")                     AS exam_no,
+    clean_text("XYDM")                  AS college_id,
+    clean_text("SSSYDM")                AS academy_id,
+    clean_text("ZYDM")                  AS major_code,
+    clean_text("BJDM")                  AS class_id,
+    "NJDM"                              AS grade_year,
+    code_map('pycc', clean_text("PYCC")) AS level_code,
+    clean_text("XSLBM")                 AS category_code,
+    clean_text("JDFSM")                 AS residence_mode,
+    clean_text("SYDM")                  AS origin_region_code,
+    clean_text("ZZMMDM")                AS political_code,
+    clean_text("KNCDM")                 AS hardship_level,
+    clean_id("FDYGH")                   AS counselor_staff_no,
+    code_map('yes_no', clean_text("SFZX")) AS in_school,
+    code_map('yes_no', clean_text("SFZJ")) AS in_register,
+    cn_timestamp("ZHXGSJ")              AS src_updated_at
+FROM input

@@ -1,0 +1,163 @@
+//! A connector: what a data engineer writes to bring a system in.
+//!
+//! The folder `<system>/` enters: `connector.toml`, one `<table>.sql` mapping a table, `codes/<set>.csv`.
+//! A checked [`Connector`] leaves. Mistakes are found here, before anything is pulled.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use schemas::{Contract, Contracts};
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// One system's connector, with its mappings read.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    pub name: String,
+    pub title: String,
+    pub kind: Kind,
+    /// Source columns whose values are masked in dead letters.
+    pub sensitive: Vec<String>,
+    pub tables: Vec<TableMapping>,
+    /// `codes/<set>.csv`: source value → canonical code.
+    pub code_maps: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// The interface a connector speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Sql,
+    Webhook,
+}
+
+/// How one source table becomes one contract table.
+#[derive(Debug, Clone)]
+pub struct TableMapping {
+    pub name: String,
+    pub contract: Arc<Contract>,
+    pub mapping_sql: String,
+    pub pull: Pull,
+}
+
+/// How rows are got.
+#[derive(Debug, Clone)]
+pub enum Pull {
+    /// Rows after the cursor; the first column is the change time, all together are unique.
+    Cursor { query: String, columns: Vec<String>, overlap_s: u64 },
+    /// All rows, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
+    Snapshot { query: String, deletes_share_max: f64 },
+    /// The source pushes. `records` is a JSON pointer; `input` gives each column its pointer inside a record.
+    Push { records: String, input: Vec<(String, String)> },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    title: String,
+    kind: Kind,
+    #[serde(default)]
+    sensitive: Vec<String>,
+    tables: BTreeMap<String, TableFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TableFile {
+    contract: String,
+    query: Option<String>,
+    pull: Option<String>,
+    #[serde(default)]
+    cursor: Vec<String>,
+    #[serde(default)]
+    overlap_s: u64,
+    deletes_share_max: Option<f64>,
+    records: Option<String>,
+    #[serde(default)]
+    input: BTreeMap<String, String>,
+}
+
+impl Connector {
+    /// Reads the connector `name` from its folder below `dir`.
+    ///
+    /// # Errors
+    /// `Settings`, naming the file and the mend.
+    pub fn load(dir: &Path, name: &str, contracts: &Contracts) -> Result<Self, Error> {
+        let folder = dir.join(name);
+        let file = folder.join("connector.toml");
+        let parsed: File = toml::from_str(&read(&file)?)
+            .map_err(|error| Error::settings(format!("{}: {}", file.display(), error.message())))?;
+        let mut tables = Vec::new();
+        for (table, declared) in parsed.tables {
+            let mapping_file = folder.join(format!("{table}.sql"));
+            let wrong = |message: String| Error::settings(format!("{}: table `{table}`: {message}", file.display()));
+            let contract = contracts.get(&declared.contract);
+            let contract = contract.ok_or_else(|| wrong(format!("no contract `{}`", declared.contract)))?.clone();
+            let pull = declared.pull(parsed.kind).map_err(wrong)?;
+            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull });
+        }
+        Ok(Self {
+            name: name.to_string(),
+            title: parsed.title,
+            kind: parsed.kind,
+            sensitive: parsed.sensitive,
+            tables,
+            code_maps: code_maps(&folder.join("codes"))?,
+        })
+    }
+}
+
+impl TableFile {
+    fn pull(self, kind: Kind) -> Result<Pull, String> {
+        if kind == Kind::Webhook {
+            let records =
+                self.records.ok_or("a pushed table needs `records`, a JSON pointer (\"\" is the whole body)")?;
+            if self.input.is_empty() {
+                return Err("a pushed table needs `[input]`: column = JSON pointer".into());
+            }
+            return Ok(Pull::Push { records, input: self.input.into_iter().collect() });
+        }
+        let query = self.query.ok_or("needs `query`, a SELECT that runs in the source")?;
+        let query = query.trim().trim_end_matches(';').to_string();
+        match self.pull.as_deref() {
+            Some("cursor") if self.cursor.is_empty() => Err("`pull = \"cursor\"` needs `cursor`, its columns".into()),
+            Some("cursor") => Ok(Pull::Cursor { query, columns: self.cursor, overlap_s: self.overlap_s }),
+            Some("snapshot") => {
+                Ok(Pull::Snapshot { query, deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) })
+            }
+            _ => Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
+        }
+    }
+}
+
+/// A source that suddenly shows less than half of a table is more likely broken than emptied.
+const DELETES_SHARE_MAX: f64 = 0.5;
+
+fn read(file: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Error::settings(format!("could not read {}: {error}", file.display())))
+}
+
+fn code_maps(folder: &Path) -> Result<BTreeMap<String, BTreeMap<String, String>>, Error> {
+    let mut maps = BTreeMap::new();
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Ok(maps);
+    };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "csv"))
+    {
+        let text = read(&path)?;
+        let mut lines = text.trim_start_matches('\u{feff}').lines();
+        if lines.next().map(str::trim) != Some("source_value,code") {
+            return Err(Error::settings(format!("{}: the header is not `source_value,code`", path.display())));
+        }
+        let pairs = lines.filter(|line| !line.trim().is_empty()).map(|line| line.split_once(','));
+        let pairs: Option<BTreeMap<_, _>> =
+            pairs.map(|pair| pair.map(|(value, code)| (value.trim().to_string(), code.trim().to_string()))).collect();
+        let pairs = pairs.ok_or_else(|| Error::settings(format!("{}: a line without a comma", path.display())))?;
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        maps.insert(name, pairs);
+    }
+    Ok(maps)
+}

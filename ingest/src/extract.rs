@@ -1,0 +1,12 @@
+//! Extract: source systems → topic.
+//!
+//! `pipeline` carries a batch of source rows to the log; `sql` pulls them over ODBC, `webhook` receives them;
+//! `state` remembers cursors and what has been seen; `status` tells how each source is. Every source runs by
+//! itself: one that fails is tried again with backoff and does not disturb the others.
+
+pub mod pipeline;
+pub mod run;
+pub mod sql;
+pub mod state;
+pub mod status;
+pub mod webhook;

@@ -1,0 +1,139 @@
+//! One table's way from source rows to acknowledged records.
+//!
+//! A batch of text columns enters; records and dead letters are in the log when [`Pipeline::send`] returns. Rows that
+//! `is_known` recognises are left out.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use chrono::{DateTime, Utc};
+use schemas::{Contract, Contracts, coerce};
+use topic::{Log, Message};
+
+use crate::connector::{Connector, Pull, TableMapping};
+use crate::error::Error;
+use crate::functions::Surroundings;
+use crate::letter::{self, Letter};
+use crate::mapping::{Mapped, Mapping};
+use crate::refine::{self, MAPPED_ENVELOPE, Refined, Refiner};
+
+/// The pipeline of one table of one source.
+pub struct Pipeline {
+    pub source: String,
+    pub table: TableMapping,
+    sensitive: Vec<String>,
+    mapping: Mapping,
+    refiner: Refiner,
+    letters: Refiner,
+    log: Arc<dyn Log>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub records: usize,
+    pub letters: usize,
+    pub repeats: usize,
+}
+
+/// A batch on its way: refined, not yet in the log.
+pub struct Ready {
+    pub records: Vec<Refined>,
+    pub letters: Vec<Letter>,
+    pub now: DateTime<Utc>,
+}
+
+impl Pipeline {
+    /// Checks the table's mapping and makes sure that its topics exist.
+    ///
+    /// # Errors
+    /// `Settings` for a wrong mapping; `Log` when the topics cannot be made.
+    pub async fn new(
+        source: &str,
+        connector: &Connector,
+        table: &TableMapping,
+        contracts: &Contracts,
+        surroundings: &Surroundings,
+        log: Arc<dyn Log>,
+    ) -> Result<Self, Error> {
+        let mapping = Mapping::new(&connector.name, table, surroundings)?;
+        if let Pull::Push { input, .. } = &table.pull {
+            let columns: Vec<_> = input.iter().map(|(column, _)| column.clone()).collect();
+            check_output(&connector.name, table, &*mapping.output(&columns).await?)?;
+        }
+        Ok(Self {
+            source: source.to_string(),
+            table: table.clone(),
+            sensitive: connector.sensitive.clone(),
+            mapping,
+            refiner: Refiner::new(table.contract.clone())?,
+            letters: Refiner::new(letter::contract(contracts)?)?,
+            log,
+        })
+    }
+
+    pub fn contract(&self) -> &Arc<Contract> {
+        self.refiner.contract()
+    }
+
+    /// Maps and refines a batch of source rows, received `now`.
+    ///
+    /// # Errors
+    /// `Settings` when the mapping does not fit the source's columns.
+    pub async fn prepare(&self, input: &RecordBatch, now: DateTime<Utc>) -> Result<Ready, Error> {
+        let mapped = self.mapping.run(input).await?;
+        check_output(&self.source, &self.table, &mapped.batch.schema())?;
+        let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
+        let letters = refine::letters(&self.source, self.contract(), input, &mapped, &violations, &self.sensitive);
+        Ok(Ready { records, letters, now })
+    }
+
+    /// Refines rows that are in the contract's own columns, as text: no mapping.
+    ///
+    /// # Errors
+    /// As [`Pipeline::prepare`].
+    pub fn prepare_mapped(&self, batch: RecordBatch, now: DateTime<Utc>) -> Result<Ready, Error> {
+        let rows = (0..batch.num_rows()).collect();
+        let mapped = Mapped { batch, rows };
+        let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
+        let letters =
+            refine::letters(&self.source, self.contract(), &mapped.batch, &mapped, &violations, &self.sensitive);
+        Ok(Ready { records, letters, now })
+    }
+
+    /// Appends records and letters to the log. Blocks until every one is acknowledged.
+    ///
+    /// # Errors
+    /// `Log` when some may not be there: send the batch again.
+    pub fn send(&self, ready: &Ready) -> Result<(), Error> {
+        if !ready.letters.is_empty() {
+            let batch = letter::mapped(&ready.letters, ready.now)?;
+            let rows = (0..batch.num_rows()).collect();
+            let (records, violations) = self.letters.refine(&self.source, &Mapped { batch, rows }, ready.now)?;
+            if let Some(violation) = violations.first() {
+                let what = format!("write a letter: {} {}", violation.field, violation.rule);
+                return Err(Error::internal(what, violation.message.clone()));
+            }
+            self.append(self.letters.contract(), &records, ready.now)?;
+        }
+        self.append(self.contract(), &ready.records, ready.now)
+    }
+
+    fn append(&self, contract: &Contract, records: &[Refined], now: DateTime<Utc>) -> Result<(), Error> {
+        let messages: Vec<Message> = records.iter().map(|record| record.message(now)).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        Ok(self.log.append(&contract.topic(), messages)?)
+    }
+}
+
+/// A mapped column that the contract does not know is a typing mistake that would lose data silently.
+fn check_output(connector: &str, table: &TableMapping, schema: &arrow::datatypes::Schema) -> Result<(), Error> {
+    let unknown = coerce::unknown_columns(&table.contract, schema, &MAPPED_ENVELOPE);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let contract = table.contract.name();
+    Err(Error::settings(format!("{connector}/{}.sql: no field of {contract}: {}", table.name, unknown.join(", "))))
+}

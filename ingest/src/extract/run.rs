@@ -1,0 +1,317 @@
+//! Running all sources: one thread a pulled source, one HTTP listener for those that push.
+//!
+//! Settings, contracts and a log enter; records and letters leave to the log until shutdown is told. A source that
+//! fails is tried again with growing pauses; the others do not notice.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use chrono::Utc;
+use chrono_tz::Tz;
+use schemas::{Contract, Contracts};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use topic::Log;
+
+use super::pipeline::{Pipeline, Ready, Sent};
+use super::sql::{self, Limits, Source};
+use super::state::{Cursor, Seen, State, TableState};
+use super::status::Board;
+use super::webhook;
+use crate::connector::{Connector, Kind, Pull};
+use crate::error::{Error, ErrorKind};
+use crate::functions::Surroundings;
+use crate::settings::{ExtractSettings, SourceSettings};
+
+/// All that extract needs to run.
+pub struct Extract {
+    settings: ExtractSettings,
+    state: State,
+    pub board: Board,
+    sources: Vec<PreparedSource>,
+}
+
+/// A source whose connector was read and whose mappings were checked.
+pub struct PreparedSource {
+    pub id: String,
+    pub kind: Kind,
+    pub settings: SourceSettings,
+    pub pipelines: Vec<Pipeline>,
+    pub codes_unknown: Arc<AtomicU64>,
+}
+
+impl Extract {
+    /// Reads connectors, checks mappings and makes the topics. Nothing is pulled yet.
+    ///
+    /// # Errors
+    /// `Settings` for whatever is wrong with the settings, a connector or a mapping; `Log` when the log is not there.
+    pub async fn prepare(
+        settings: ExtractSettings,
+        sources: BTreeMap<String, SourceSettings>,
+        contracts: &Contracts,
+        timezone: Tz,
+        log: Arc<dyn Log>,
+        partitions: i32,
+    ) -> Result<Arc<Self>, Error> {
+        for contract in contracts.iter() {
+            log.ensure_topic(&contract.topic(), partitions)?;
+        }
+        let mut prepared = Vec::new();
+        for (id, source) in sources {
+            prepared.push(prepare_source(&settings, id, source, contracts, timezone, &log).await?);
+        }
+        if let Some(parent) = settings.state_path.parent() {
+            std::fs::create_dir_all(parent)
+                .map_err(|error| Error::settings(format!("could not create {}: {error}", parent.display())))?;
+        }
+        let state = State::open(&settings.state_path)?;
+        let board = Board::new(&settings.state_path);
+        for source in &prepared {
+            for pipeline in &source.pipelines {
+                board.update(&source.id, &pipeline.table.name, |status| {
+                    status.connector = source.settings.connector.clone();
+                    status.contract = pipeline.contract().name();
+                });
+            }
+        }
+        Ok(Arc::new(Self { settings, state, board, sources: prepared }))
+    }
+
+    pub fn settings(&self) -> &ExtractSettings {
+        &self.settings
+    }
+
+    pub fn sources(&self) -> &[PreparedSource] {
+        &self.sources
+    }
+
+    /// Runs until `shutdown` says so.
+    ///
+    /// # Errors
+    /// `Settings` when the HTTP address cannot be bound.
+    pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        let listener = webhook::bind(self).await?;
+        let mut threads = Vec::new();
+        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.kind == Kind::Sql) {
+            let (extract, shutdown, handle) = (self.clone(), shutdown.clone(), Handle::current());
+            let thread = std::thread::Builder::new().name(format!("pull-{}", source.id));
+            let run = move || extract.poll_source(at, &handle, shutdown);
+            threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
+        }
+        webhook::serve(self.clone(), listener, shutdown).await?;
+        let joined =
+            tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(std::thread::JoinHandle::join));
+        match joined.await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Error::new(ErrorKind::Internal, "a source's thread has panicked")),
+        }
+    }
+
+    fn poll_source(&self, at: usize, handle: &Handle, mut shutdown: watch::Receiver<bool>) {
+        let source = &self.sources[at];
+        let mut failures: u32 = 0;
+        while !*shutdown.borrow() {
+            failures = if self.pull_all(source, handle, &shutdown) { 0 } else { failures.saturating_add(1) };
+            let pause = match failures {
+                0 => Duration::from_secs(source.settings.poll_s),
+                n => self.backoff(n),
+            };
+            handle.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = shutdown.changed() => {}
+                }
+            });
+        }
+    }
+
+    fn backoff(&self, failures: u32) -> Duration {
+        let factor = 1u64 << (failures - 1).min(16);
+        Duration::from_millis(self.settings.retry_ms_min.saturating_mul(factor).min(self.settings.retry_ms_max))
+    }
+
+    /// Pulls every table of a source once; whether all went well.
+    fn pull_all(&self, source: &PreparedSource, handle: &Handle, shutdown: &watch::Receiver<bool>) -> bool {
+        let connection = match Source::connect(&source.settings) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!(source = source.id, error = %error.chain(), "source is not reachable, trying again");
+                for pipeline in &source.pipelines {
+                    self.board.failed(&source.id, &pipeline.table.name, &error.chain());
+                }
+                return false;
+            }
+        };
+        let mut all_well = true;
+        for pipeline in source.pipelines.iter() {
+            if *shutdown.borrow() {
+                return all_well;
+            }
+            let table = &pipeline.table.name;
+            let mut pull =
+                TablePull { pipeline, state: self.state.table(&source.id, table), handle, sent: Sent::default() };
+            match pull.run(&connection, self.limits(), shutdown) {
+                Ok(()) => {
+                    let unknown = source.codes_unknown.load(Ordering::Relaxed);
+                    self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
+                    tracing::debug!(source = source.id, table, records = pull.sent.records, "pulled");
+                }
+                Err(error) => {
+                    all_well = false;
+                    tracing::warn!(source = source.id, table, error = %error.chain(), "pull failed, trying again");
+                    self.board.failed(&source.id, table, &error.chain());
+                }
+            }
+        }
+        all_well
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
+    }
+}
+
+async fn prepare_source(
+    extract: &ExtractSettings,
+    id: String,
+    settings: SourceSettings,
+    contracts: &Contracts,
+    timezone: Tz,
+    log: &Arc<dyn Log>,
+) -> Result<PreparedSource, Error> {
+    let connector = Connector::load(&extract.connectors_path, &settings.connector, contracts)?;
+    let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
+    match connector.kind {
+        Kind::Sql if settings.connection.is_none() => {
+            return Err(wrong("needs `connection`, an ODBC connection string"));
+        }
+        Kind::Webhook if settings.token_sha256.is_none() && settings.hmac_secret.is_none() => {
+            return Err(wrong(
+                "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
+            ));
+        }
+        _ => {}
+    }
+    let codes_unknown = Arc::new(AtomicU64::new(0));
+    let surroundings = Surroundings {
+        timezone,
+        code_maps: connector.code_maps.clone(),
+        id_key: extract.id_key.clone(),
+        codes_unknown: codes_unknown.clone(),
+    };
+    let mut pipelines = Vec::new();
+    for table in &connector.tables {
+        if table.mapping_sql.contains("id_hash(") && extract.id_key.is_none() {
+            return Err(wrong(
+                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
+            ));
+        }
+        pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
+    }
+    Ok(PreparedSource { id, kind: connector.kind, settings, pipelines, codes_unknown })
+}
+
+/// One pull of one table.
+struct TablePull<'a> {
+    pipeline: &'a Pipeline,
+    state: TableState<'a>,
+    handle: &'a Handle,
+    sent: Sent,
+}
+
+impl TablePull<'_> {
+    fn run(&mut self, source: &Source, limits: Limits, shutdown: &watch::Receiver<bool>) -> Result<(), Error> {
+        let mut cursor = self.state.cursor()?;
+        let pull = cursor.pull + 1;
+        let kind = self.pipeline.table.pull.clone();
+        source.pull(&kind, &cursor.values.clone(), limits, |batch| {
+            if *shutdown.borrow() {
+                return Err(Error::source("stopped half-way; the rest comes with the next pull"));
+            }
+            let ready = self.handle.block_on(self.pipeline.prepare(&batch, Utc::now()))?;
+            if let Pull::Cursor { columns, .. } = &kind
+                && let Some(values) = sql::last_cursor(&batch, columns)?
+            {
+                cursor.values = values;
+            }
+            self.send(ready, &cursor, pull)
+        })?;
+        cursor.pull = pull;
+        self.finish(&kind, &cursor)
+    }
+
+    /// Sends what is new in a batch, then saves what was sent.
+    fn send(&mut self, ready: Ready, cursor: &Cursor, pull: u64) -> Result<(), Error> {
+        let mut known: HashMap<String, Seen> = HashMap::new();
+        let mut is_new = |key: String, hash: &str| -> Result<bool, Error> {
+            let before = match known.get(&key) {
+                Some(seen) => Some(seen.hash.clone()),
+                None => self.state.seen(&key)?.map(|seen| seen.hash),
+            };
+            known.insert(key, Seen { hash: hash.to_string(), pull });
+            Ok(before.as_deref() != Some(hash))
+        };
+        let total = ready.records.len() + ready.letters.len();
+        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now };
+        for record in ready.records {
+            if is_new(record.key.clone(), &record.hash)? {
+                fresh.records.push(record);
+            }
+        }
+        for letter in ready.letters {
+            if is_new(format!("{LETTER}{}", letter.id()), "")? {
+                fresh.letters.push(letter);
+            }
+        }
+        self.pipeline.send(&fresh)?;
+        self.sent.records += fresh.records.len();
+        self.sent.letters += fresh.letters.len();
+        self.sent.repeats += total - fresh.records.len() - fresh.letters.len();
+        self.state.save(known.iter().map(|(key, seen)| (key.as_str(), seen)), cursor)
+    }
+
+    /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
+    fn finish(&mut self, kind: &Pull, cursor: &Cursor) -> Result<(), Error> {
+        let (vanished, known) = self.state.unseen_since(cursor.pull)?;
+        if let Pull::Snapshot { deletes_share_max, .. } = kind {
+            let keys: Vec<_> = vanished.iter().filter(|key| !key.starts_with(LETTER)).cloned().collect();
+            let share = keys.len() as f64 / known.max(1) as f64;
+            if share > *deletes_share_max {
+                return Err(Error::source(format!(
+                    "{} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
+                     deletes_share_max of this table in the connector",
+                    keys.len()
+                )));
+            }
+            if !keys.is_empty() {
+                let deletes = deletes(self.pipeline.contract(), &keys)?;
+                let ready = self.pipeline.prepare_mapped(deletes, Utc::now())?;
+                self.pipeline.send(&ready)?;
+                self.sent.records += ready.records.len();
+            }
+        }
+        self.state.forget(&vanished, cursor)
+    }
+}
+
+/// Marks a letter among the keys that were seen; no contract key begins with it.
+const LETTER: &str = "\u{1}letter/";
+
+/// Rows that delete `keys`: the key's fields and `op` = D.
+fn deletes(contract: &Contract, keys: &[String]) -> Result<RecordBatch, Error> {
+    let mut fields = Vec::new();
+    let mut columns: Vec<ArrayRef> = Vec::new();
+    for (at, name) in contract.key.iter().enumerate() {
+        fields.push(Field::new(name, DataType::Utf8, true));
+        columns.push(Arc::new(keys.iter().map(|key| key.split('|').nth(at)).collect::<StringArray>()));
+    }
+    fields.push(Field::new("op", DataType::Utf8, true));
+    columns.push(Arc::new(StringArray::from(vec!["D"; keys.len()])));
+    fields.push(Field::new("src_updated_at", DataType::Utf8, true));
+    columns.push(Arc::new(StringArray::from(vec![Utc::now().to_rfc3339(); keys.len()])));
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| Error::internal("delete rows", error))
+}

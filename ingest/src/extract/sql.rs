@@ -1,0 +1,267 @@
+//! The `sql` source: pulling tables over ODBC.
+//!
+//! A connector's query enters, batches of text columns leave: every database hands its values over as text, so that a
+//! mapping is the same for all. Column names are folded to upper case, since databases differ in how they fold.
+//!
+//! Two ways to pull. With a cursor, rows come in the order of its columns, after the last that was saved, less an
+//! overlap; repeats are recognised by key and hash. As a snapshot, all rows come, and rows that vanished are deleted.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow_odbc::odbc_api::{self, Connection, ConnectionOptions, IntoParameter, ResultSetMetadata, environment};
+use arrow_odbc::{OdbcReaderBuilder, arrow_schema_from};
+use chrono::{Duration, NaiveDateTime};
+
+use crate::connector::Pull;
+use crate::error::{Error, ErrorKind};
+use crate::settings::SourceSettings;
+
+/// Memory for one batch on its way out of the driver.
+const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+const CONNECT_TIMEOUT_S: u32 = 10;
+const QUERY_TIMEOUT_S: usize = 3600;
+
+/// One connection to a source.
+pub struct Source {
+    connection: Connection<'static>,
+}
+
+/// The most a pull takes at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub rows_max: usize,
+    pub text_bytes_max: usize,
+}
+
+impl Source {
+    /// Connects.
+    ///
+    /// # Errors
+    /// `Settings` when the driver is not installed, naming the package; `Source` when the database does not answer.
+    pub fn connect(settings: &SourceSettings) -> Result<Self, Error> {
+        let string = settings.connection.as_deref().unwrap_or_default();
+        let environment = environment().map_err(|error| Error::internal("start ODBC", error))?;
+        let secret = match &settings.password {
+            Some(password) => {
+                format!("{};Pwd={{{}}}", string.trim_end_matches(';'), password.expose().replace('}', "}}"))
+            }
+            None => string.to_string(),
+        };
+        let options = ConnectionOptions { login_timeout_sec: Some(CONNECT_TIMEOUT_S), ..ConnectionOptions::default() };
+        match environment.connect_with_connection_string(&secret, options) {
+            Ok(connection) => Ok(Self { connection }),
+            Err(error) => Err(connect_error(string, &error)),
+        }
+    }
+
+    /// Runs `pull` from `after` and gives `each` one batch after another.
+    ///
+    /// # Errors
+    /// `Source` when the query fails; whatever `each` returns.
+    pub fn pull(
+        &self,
+        pull: &Pull,
+        after: &[String],
+        limits: Limits,
+        mut each: impl FnMut(RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (sql, parameters) = statement(pull, after)?;
+        let parameters: Vec<_> = parameters.iter().map(|value| value.as_str().into_parameter()).collect();
+        let failed =
+            |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
+        let cursor = self.connection.execute(&sql, parameters.as_slice(), Some(QUERY_TIMEOUT_S)).map_err(failed)?;
+        let mut cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
+        let schema = Arc::new(text_schema(&mut cursor)?);
+        let reader = OdbcReaderBuilder::new()
+            .with_schema(schema)
+            .with_max_num_rows_per_batch(limits.rows_max)
+            .with_max_bytes_per_batch(BATCH_BYTES_MAX)
+            .with_max_text_size(limits.text_bytes_max)
+            .build(cursor)
+            .map_err(|error| Error::source(format!("could not read the query's columns: {error}")))?;
+        for batch in reader {
+            let batch = batch.map_err(|error| {
+                Error::source(format!("could not read rows: {}", error.to_string().replace('\n', " ")))
+            })?;
+            each(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the source for one row of `query`, to see that it would answer.
+    ///
+    /// # Errors
+    /// `Source`, with the source's own words.
+    pub fn probe(&self, pull: &Pull) -> Result<(), Error> {
+        let query = match pull {
+            Pull::Cursor { query, .. } | Pull::Snapshot { query, .. } => query,
+            Pull::Push { .. } => return Ok(()),
+        };
+        let sql = format!("SELECT * FROM ({query}) q WHERE 1 = 0");
+        let failed =
+            |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
+        self.connection.execute(&sql, (), Some(QUERY_TIMEOUT_S)).map_err(failed).map(|_| ())
+    }
+}
+
+/// The statement of a pull and the values of its parameters.
+fn statement(pull: &Pull, after: &[String]) -> Result<(String, Vec<String>), Error> {
+    match pull {
+        Pull::Snapshot { query, .. } => Ok((query.clone(), Vec::new())),
+        Pull::Push { .. } => Err(Error::settings("a pushed table cannot be pulled")),
+        Pull::Cursor { query, columns, overlap_s } => {
+            let order = columns.join(", ");
+            if after.len() != columns.len() {
+                return Ok((format!("SELECT * FROM ({query}) q ORDER BY {order}"), Vec::new()));
+            }
+            if let Some(from) = (*overlap_s > 0).then(|| earlier(&after[0], *overlap_s)).flatten() {
+                let first = &columns[0];
+                return Ok((format!("SELECT * FROM ({query}) q WHERE {first} >= ? ORDER BY {order}"), vec![from]));
+            }
+            let mut clauses = Vec::new();
+            let mut parameters = Vec::new();
+            for at in 0..columns.len() {
+                let equal: String = columns[..at].iter().map(|column| format!("{column} = ? AND ")).collect();
+                clauses.push(format!("({equal}{} > ?)", columns[at]));
+                parameters.extend_from_slice(&after[..=at]);
+            }
+            Ok((format!("SELECT * FROM ({query}) q WHERE {} ORDER BY {order}", clauses.join(" OR ")), parameters))
+        }
+    }
+}
+
+/// A cursor value moved back, in its own format. `None` when it is neither a time nor a number.
+fn earlier(value: &str, seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    if let Ok(number) = value.parse::<i64>() {
+        return Some((number - seconds).to_string());
+    }
+    for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(value, format) {
+            return Some((time - Duration::seconds(seconds)).format(format).to_string());
+        }
+    }
+    None
+}
+
+/// Every column as nullable text, named in upper case.
+fn text_schema(cursor: &mut impl ResultSetMetadata) -> Result<Schema, Error> {
+    let schema = arrow_schema_from(cursor, None, false)
+        .map_err(|error| Error::source(format!("could not read the query's columns: {error}")))?;
+    let field = |name: &String| Field::new(name.to_uppercase(), DataType::Utf8, true);
+    Ok(Schema::new(schema.fields().iter().map(|known| field(known.name())).collect::<Vec<_>>()))
+}
+
+/// The values of the cursor's columns in the last row of `batch` that has them all.
+pub fn last_cursor(batch: &RecordBatch, columns: &[String]) -> Result<Option<Vec<String>>, Error> {
+    let mut arrays = Vec::new();
+    for name in columns {
+        let column = batch.column_by_name(&name.to_uppercase());
+        let column = column.ok_or_else(|| Error::settings(format!("cursor column `{name}` is not in the query")))?;
+        arrays.push(column.as_string::<i32>());
+    }
+    let whole = (0..batch.num_rows()).rev().find(|&row| arrays.iter().all(|array| array.is_valid(row)));
+    Ok(whole.map(|row| arrays.iter().map(|array| array.value(row).to_string()).collect()))
+}
+
+/// Debian packages of the drivers that have one, and what to do for the others.
+const DRIVERS: [(&str, &str); 8] = [
+    ("postgresql", "apt install odbc-postgresql"),
+    ("mariadb", "apt install odbc-mariadb"),
+    ("mysql", "apt install odbc-mariadb and use Driver=MariaDB Unicode"),
+    ("sqlite", "apt install libsqliteodbc"),
+    ("sql server", "install Microsoft's msodbcsql18"),
+    ("oracle", "install Oracle Instant Client with its ODBC package"),
+    ("dm", "install the DM8 ODBC driver of 达梦"),
+    ("kingbase", "install the KingbaseES ODBC driver of 人大金仓"),
+];
+
+fn connect_error(string: &str, error: &odbc_api::Error) -> Error {
+    let text = one_line(error);
+    let missing = ["IM002", "IM003", "Can't open lib", "file not found"].iter().any(|sign| text.contains(sign));
+    if !missing {
+        return Error::new(ErrorKind::Source, format!("could not connect: {text}"));
+    }
+    let lower = string.to_lowercase();
+    let driver = lower.split(';').find_map(|part| part.trim().strip_prefix("driver=")).unwrap_or_default();
+    let hint = DRIVERS.iter().find(|(name, _)| driver.contains(name)).map_or("see `odbcinst -q -d`", |(_, hint)| hint);
+    Error::new(ErrorKind::Source, format!("the ODBC driver `{driver}` is not installed: {hint}"))
+}
+
+fn one_line(error: &odbc_api::Error) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    fn cursor(columns: &[&str], overlap_s: u64) -> Pull {
+        let columns = columns.iter().map(|name| name.to_string()).collect();
+        Pull::Cursor { query: "SELECT XH, ZHXGSJ FROM T".into(), columns, overlap_s }
+    }
+
+    fn check(pull: &Pull, after: &[&str], expected: expect_test::Expect) {
+        let after: Vec<_> = after.iter().map(|value| value.to_string()).collect();
+        let (sql, parameters) = statement(pull, &after).expect("a pull has a statement");
+        expected.assert_eq(&format!("{sql}\n{parameters:?}"));
+    }
+
+    #[test]
+    fn a_composite_cursor_loses_no_equal_times() {
+        check(
+            &cursor(&["ZHXGSJ", "XH"], 0),
+            &["2026-11-24 07:00:00", "0012"],
+            expect![[r#"
+                SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE (ZHXGSJ > ?) OR (ZHXGSJ = ? AND XH > ?) ORDER BY ZHXGSJ, XH
+                ["2026-11-24 07:00:00", "2026-11-24 07:00:00", "0012"]"#]],
+        );
+    }
+
+    #[test]
+    fn an_overlap_moves_the_first_column_back_in_its_own_format() {
+        check(
+            &cursor(&["ZHXGSJ", "XH"], 600),
+            &["2026-11-24 00:05:00.5", "0012"],
+            expect![[r#"
+                SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE ZHXGSJ >= ? ORDER BY ZHXGSJ, XH
+                ["2026-11-23 23:55:00.500"]"#]],
+        );
+        check(
+            &cursor(&["TS"], 600),
+            &["1795475109"],
+            expect![[r#"
+                SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE TS >= ? ORDER BY TS
+                ["1795474509"]"#]],
+        );
+    }
+
+    #[test]
+    fn the_first_pull_has_no_predicate() {
+        check(
+            &cursor(&["ZHXGSJ", "XH"], 600),
+            &[],
+            expect![[r#"
+                SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q ORDER BY ZHXGSJ, XH
+                []"#]],
+        );
+    }
+
+    #[test]
+    fn a_missing_driver_names_its_package() {
+        let settings = SourceSettings {
+            connector: "x".into(),
+            connection: Some("Driver=PostgreSQL Nowhere;Server=127.0.0.1".into()),
+            password: Some(schemas::Sensitive::new("secret".into())),
+            poll_s: 1,
+            token_sha256: None,
+            hmac_secret: None,
+        };
+        let error = Source::connect(&settings).err().expect("no such driver").to_string();
+        expect!["the ODBC driver `postgresql nowhere` is not installed: apt install odbc-postgresql"].assert_eq(&error);
+    }
+}

@@ -1,0 +1,112 @@
+//! How each source is: kept in memory, and in one JSON file that `quad sources` reads.
+//!
+//! Counts, times and error texts enter; the file holds no row of any source. It is replaced as a whole, so a reader
+//! never sees half of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::pipeline::Sent;
+
+/// How one table of one source is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TableStatus {
+    pub connector: String,
+    pub contract: String,
+    pub state: State,
+    /// The last time everything went well.
+    pub succeeded_at: Option<DateTime<Utc>>,
+    pub records: u64,
+    pub dead_letters: u64,
+    /// Rows that came again and were recognised.
+    pub repeats: u64,
+    /// Values that no code map of the connector knew.
+    pub codes_unknown: u64,
+    /// Failures since the last success.
+    pub failures: u64,
+    pub error: Option<String>,
+}
+
+/// What a table is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Waiting,
+    Pulling,
+    Ok,
+    Retrying,
+}
+
+/// All tables, by `<source>/<table>`.
+pub type Report = BTreeMap<String, TableStatus>;
+
+/// The status of all sources of this process.
+pub struct Board {
+    file: PathBuf,
+    report: Mutex<Report>,
+}
+
+impl Board {
+    pub fn new(state_path: &Path) -> Self {
+        Self { file: file(state_path), report: Mutex::default() }
+    }
+
+    /// Changes the status of one table and writes the file.
+    pub fn update(&self, source: &str, table: &str, change: impl FnOnce(&mut TableStatus)) {
+        let mut report = self.report.lock().expect("no holder of this lock panics");
+        change(report.entry(format!("{source}/{table}")).or_default());
+        let text = serde_json::to_vec_pretty(&*report).expect("a report has only plain values");
+        let fresh = self.file.with_extension("json.new");
+        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(file = %self.file.display(), %error, "could not write the status of the sources");
+        }
+    }
+
+    /// A pull or push went well.
+    pub fn succeeded(&self, source: &str, table: &str, sent: Sent, codes_unknown: u64, now: DateTime<Utc>) {
+        self.update(source, table, |status| {
+            status.records += sent.records as u64;
+            status.dead_letters += sent.letters as u64;
+            status.repeats += sent.repeats as u64;
+            status.codes_unknown = codes_unknown;
+            status.state = State::Ok;
+            status.succeeded_at = Some(now);
+            status.failures = 0;
+            status.error = None;
+        });
+    }
+
+    /// A pull failed and will be tried again.
+    pub fn failed(&self, source: &str, table: &str, error: &str) {
+        self.update(source, table, |status| {
+            status.state = State::Retrying;
+            status.failures += 1;
+            status.error = Some(error.to_string());
+        });
+    }
+
+    pub fn report(&self) -> Report {
+        self.report.lock().expect("no holder of this lock panics").clone()
+    }
+}
+
+/// The file of a state folder.
+pub fn file(state_path: &Path) -> PathBuf {
+    let name = state_path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    state_path.with_file_name(format!("{name}.sources.json"))
+}
+
+/// Reads what a running or stopped extract last wrote.
+///
+/// # Errors
+/// The file is not there: no extract has run with these settings.
+pub fn read(state_path: &Path) -> std::io::Result<Report> {
+    let text = std::fs::read(file(state_path))?;
+    serde_json::from_slice(&text).map_err(std::io::Error::other)
+}

@@ -1,0 +1,216 @@
+//! The `webhook` source: devices and platforms push JSON over HTTP.
+//!
+//! `POST /v1/push/<source>/<table>` takes one record or a batch; the answer comes only after the log has every one of
+//! them, as a record or a dead letter. Each push is authenticated by bearer token or HMAC; body, batch and rate are
+//! bounded. A push that is refused as a whole (401, 404, 400, 413, 429, 503) has left nothing in the log.
+//!
+//! `GET /health` says that the listener is up; `GET /v1/sources` how each source is.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use chrono::Utc;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::pipeline::{Pipeline, Sent};
+use super::run::{Extract, PreparedSource};
+use crate::connector::Pull;
+use crate::error::{Error, ErrorKind};
+use crate::settings::SourceSettings;
+
+struct Receiver {
+    extract: Arc<Extract>,
+    rates: DefaultKeyedRateLimiter<String>,
+}
+
+/// A refusal: its status, and what to do about it.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+/// Binds the address of the settings.
+///
+/// # Errors
+/// `Settings` when it is taken or not allowed.
+pub async fn bind(extract: &Extract) -> Result<TcpListener, Error> {
+    let address = extract.settings().http_listen;
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Error::settings(format!("could not listen on extract.http_listen {address}: {error}")))
+}
+
+/// Serves until `shutdown` says so; pushes under way are finished.
+///
+/// # Errors
+/// `Internal` when the listener breaks.
+pub async fn serve(
+    extract: Arc<Extract>,
+    listener: TcpListener,
+    mut shutdown: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let rate = NonZeroU32::new(extract.settings().push_rate_max).unwrap_or(NonZeroU32::MIN);
+    let body_bytes_max = extract.settings().body_bytes_max;
+    let receiver = Arc::new(Receiver { extract, rates: RateLimiter::keyed(Quota::per_second(rate)) });
+    let router = Router::new()
+        .route("/v1/push/{source}/{table}", post(push))
+        .route("/v1/sources", get(sources))
+        .route("/health", get(|| async { "ok" }))
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .with_state(receiver);
+    let stopped = async move {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stopped)
+        .await
+        .map_err(|error| Error::internal("serve pushes", error))
+}
+
+async fn sources(State(receiver): State<Arc<Receiver>>) -> Json<Value> {
+    Json(serde_json::to_value(receiver.extract.board.report()).unwrap_or_default())
+}
+
+async fn push(
+    State(receiver): State<Arc<Receiver>>,
+    Path((source, table)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let (prepared, at) = find(&receiver.extract, &source, &table, &headers, &body)?;
+    if receiver.rates.check_key(&source).is_err() {
+        return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many pushes a second; wait and send again".into()));
+    }
+    let pipeline = &prepared.pipelines[at];
+    let input = input(pipeline, &body, receiver.extract.settings().push_records_max)?;
+    let ready = pipeline.prepare(&input, Utc::now()).await.map_err(internal)?;
+    let sent = Sent { records: ready.records.len(), letters: ready.letters.len(), repeats: 0 };
+    let sender = receiver.clone();
+    let (source_id, table_name) = (source.clone(), table.clone());
+    let appended = tokio::task::spawn_blocking(move || {
+        let source = sender.extract.sources().iter().find(|known| known.id == source_id);
+        let pipeline = source.and_then(|source| source.pipelines.iter().find(|known| known.table.name == table_name));
+        pipeline.map_or(Ok(()), |pipeline| pipeline.send(&ready))
+    });
+    match appended.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            receiver.extract.board.failed(&source, &table, &error.chain());
+            tracing::warn!(source, table, error = %error.chain(), "a push could not be kept");
+            return Err(not_kept(&error));
+        }
+        Err(error) => return Err(internal(Error::internal("append a push", error))),
+    }
+    let unknown = prepared.codes_unknown.load(Ordering::Relaxed);
+    receiver.extract.board.succeeded(&source, &table, sent, unknown, Utc::now());
+    Ok(Json(json!({ "accepted": sent.records, "rejected": sent.letters })))
+}
+
+/// The pipeline that a push is for, if it may push there. A wrong name and a wrong token look alike.
+fn find<'a>(
+    extract: &'a Extract,
+    source: &str,
+    table: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(&'a PreparedSource, usize), Refusal> {
+    let refused = || Refusal(StatusCode::UNAUTHORIZED, "no such source, or its token or signature is wrong".into());
+    let prepared = extract.sources().iter().find(|known| known.id == source).ok_or_else(refused)?;
+    if !is_authentic(&prepared.settings, headers, body) {
+        return Err(refused());
+    }
+    let is_table =
+        |pipeline: &Pipeline| pipeline.table.name == table && matches!(pipeline.table.pull, Pull::Push { .. });
+    let at = prepared.pipelines.iter().position(is_table);
+    let missing = || Refusal(StatusCode::NOT_FOUND, format!("source `{source}` takes no pushes for `{table}`"));
+    Ok((prepared, at.ok_or_else(missing)?))
+}
+
+fn is_authentic(settings: &SourceSettings, headers: &HeaderMap, body: &[u8]) -> bool {
+    let header = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    if let Some(secret) = &settings.hmac_secret
+        && let Some(signature) = header("x-quad-signature").and_then(|text| text.strip_prefix("sha256="))
+    {
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes any key");
+        mac.update(body);
+        return unhex(signature).is_some_and(|bytes| mac.verify_slice(&bytes).is_ok());
+    }
+    let token = header("authorization").and_then(|text| text.strip_prefix("Bearer "));
+    let (Some(token), Some(expected)) = (token, &settings.token_sha256) else {
+        return false;
+    };
+    // Both sides are digests: comparing them tells nothing of the token.
+    unhex(expected).is_some_and(|expected| expected == Sha256::digest(token.as_bytes()).as_slice())
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.trim().as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// The records of a body, as text columns.
+fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordBatch, Refusal> {
+    let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
+    let Pull::Push { records, input } = &pipeline.table.pull else {
+        return Err(bad("this table is not pushed".into()));
+    };
+    let body: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    let found = body.pointer(records).ok_or_else(|| bad(format!("nothing at `{records}` in the body")))?;
+    let records: &[Value] = match found {
+        Value::Array(many) => many,
+        one => std::slice::from_ref(one),
+    };
+    if records.len() > records_max {
+        let message = format!("{} records in one push, the most is {records_max}: split it", records.len());
+        return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    let column = |pointer: &str| -> ArrayRef {
+        Arc::new(records.iter().map(|record| record.pointer(pointer).and_then(text)).collect::<StringArray>())
+    };
+    let fields: Vec<_> = input.iter().map(|(name, _)| Field::new(name, DataType::Utf8, true)).collect();
+    let columns = input.iter().map(|(_, pointer)| column(pointer)).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|error| internal(Error::internal("read a push", error)))
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn not_kept(error: &Error) -> Refusal {
+    let topic = error.source.as_deref().and_then(|source| source.downcast_ref::<topic::Error>());
+    match (topic.map(|error| &error.kind), error.kind) {
+        (Some(topic::ErrorKind::TooLarge), _) => {
+            Refusal(StatusCode::PAYLOAD_TOO_LARGE, "a record is larger than the log takes".into())
+        }
+        (_, ErrorKind::Log) => Refusal(StatusCode::SERVICE_UNAVAILABLE, "the log does not answer; send again".into()),
+        _ => Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the push could not be kept; send again".into()),
+    }
+}
+
+fn internal(error: Error) -> Refusal {
+    tracing::error!(error = %error.chain(), "a push could not be read");
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the push could not be read; the log of Quad says why".into())
+}

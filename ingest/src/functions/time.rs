@@ -1,0 +1,134 @@
+//! Times and dates, in the formats campus systems were seen to write.
+//!
+//! A time that does not name its zone is local. Whatever cannot be read is passed on as it is.
+
+use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeZone, Utc};
+use chrono_tz::Tz;
+
+/// What a date without a time of day means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DayPart {
+    Start,
+    End,
+}
+
+/// Local formats with a time of day.
+const DATE_TIMES: [&str; 8] = [
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y/%m/%d %H:%M:%S%.f",
+    "%Y-%m-%d %H:%M",
+    "%Y/%m/%d %H:%M",
+    "%Y%m%d%H%M%S",
+    "%Y%m%d %H:%M:%S%.f",
+    "%Y年%m月%d日 %H:%M:%S",
+];
+
+const DATES: [&str; 5] = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%Y.%m.%d", "%Y年%m月%d日"];
+
+/// RFC 3339 in UTC, with microseconds when there are any.
+pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<String> {
+    let trimmed = text.trim();
+    if trimmed.is_empty() {
+        return None;
+    }
+    Some(match read(trimmed, zone, day_part) {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        None => text.to_string(),
+    })
+}
+
+fn read(text: &str, zone: Tz, day_part: DayPart) -> Option<DateTime<Utc>> {
+    if let Ok(time) =
+        DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f%z"))
+    {
+        return Some(time.with_timezone(&Utc));
+    }
+    let local = DATE_TIMES.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok()).or_else(|| {
+        // Some systems write 24:00:00 for the end of a day.
+        let (day, rest) = text.split_once(' ')?;
+        let midnight = rest.trim() == "24:00:00" || rest.trim() == "24:00";
+        midnight.then(|| read_date(day)).flatten().map(|day| (day + Duration::days(1)).and_time(NaiveTime::MIN))
+    });
+    let local = local.or_else(|| {
+        let day = read_date(text)?;
+        Some(match day_part {
+            DayPart::Start => day.and_time(NaiveTime::MIN),
+            DayPart::End => day.and_hms_opt(23, 59, 59)?,
+        })
+    })?;
+    zone.from_local_datetime(&local).earliest().map(|time| time.with_timezone(&Utc))
+}
+
+/// `YYYY-MM-DD` of a date, or of the date part of a local time.
+pub fn date(text: &str) -> Option<String> {
+    let text = text.trim();
+    let with_time = || DATE_TIMES.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
+    let day = read_date(text).or_else(|| with_time().map(|time| time.date()))?;
+    Some(day.format("%Y-%m-%d").to_string())
+}
+
+fn read_date(text: &str) -> Option<NaiveDate> {
+    // `%Y%m%d` alone would also read five-digit years; eight digits are a date, others are not.
+    let is_compact = text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_compact && text.len() != 8 {
+        return None;
+    }
+    DATES.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok())
+}
+
+/// Unix time in seconds, or in milliseconds from 12 digits on.
+pub fn epoch(text: &str) -> Option<String> {
+    let number: i64 = text.trim().parse().ok()?;
+    let millis = if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number };
+    Some(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utc(text: &str) -> String {
+        timestamp(text, Tz::Asia__Shanghai, DayPart::Start).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_format_seen_is_the_same_moment() {
+        let moment = "2026-11-23T23:05:09Z";
+        let formats = [
+            "2026-11-24 07:05:09",
+            "2026/11/24 07:05:09",
+            "20261124070509",
+            "2026-11-24T07:05:09",
+            "2026-11-24T07:05:09+08:00",
+            "2026-11-24T07:05:09.000+0800",
+            "2026-11-23T23:05:09Z",
+            " 2026-11-24 07:05:09.0 ",
+            "2026年11月24日 07:05:09",
+        ];
+        for text in formats {
+            assert_eq!(utc(text), moment, "{text}");
+        }
+        assert_eq!(epoch("1795475109").as_deref(), Some(moment));
+        assert_eq!(epoch("1795475109000").as_deref(), Some(moment));
+    }
+
+    #[test]
+    fn a_bare_date_is_its_start_or_its_end() {
+        assert_eq!(utc("20261124"), "2026-11-23T16:00:00Z");
+        let end = timestamp("2026/11/24", Tz::Asia__Shanghai, DayPart::End);
+        assert_eq!(end.as_deref(), Some("2026-11-24T15:59:59Z"));
+        assert_eq!(utc("2026-12-31 24:00:00"), "2026-12-31T16:00:00Z");
+        assert_eq!(utc("2024-02-29"), "2024-02-28T16:00:00Z");
+    }
+
+    #[test]
+    fn what_is_no_time_stays_as_it_is() {
+        for text in ["2026-13-45", "2025-02-29", "昨天", "99999999", "2026-11-24 25:00:00", "1"] {
+            assert_eq!(utc(text), text);
+        }
+        assert_eq!(timestamp(" ", Tz::Asia__Shanghai, DayPart::Start), None);
+        assert_eq!(date("2026-11-24 07:05:09").as_deref(), Some("2026-11-24"));
+        assert_eq!(date("20010230"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading the log: one thread polls and decodes, and hands chunks to the lanes.
+//!
+//! Records enter; chunks of decoded rows leave, each with the next offset of every partition it moves. The channels to
+//! the lanes are short: a lane that is slow stops the polling, and so the log is the buffer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use schemas::{BadRecord, Contract, Decoded, Decoder};
+use tokio::sync::{mpsc, watch};
+use topic::Consumer;
+
+use crate::error::{Error, ErrorKind};
+
+/// Chunks a lane may have waiting.
+pub const CHUNKS_WAITING_MAX: usize = 2;
+
+/// Records in one poll, and the most that a chunk grows beyond its limit.
+const POLL_RECORDS_MAX: usize = 8192;
+
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Decoded rows of one table, in the order of the log.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    pub decoded: Vec<Decoded>,
+    pub bad: Vec<BadRecord>,
+    /// The next offset of each partition after this chunk.
+    pub next_offsets: BTreeMap<i32, i64>,
+}
+
+/// The way into one lane: its decoder and its channel.
+pub struct Inlet {
+    topic: String,
+    decoder: Decoder,
+    next_offsets: BTreeMap<i32, i64>,
+    records: usize,
+    channel: mpsc::Sender<Chunk>,
+}
+
+impl Inlet {
+    /// # Errors
+    /// `Settings` when the contract has no decoder.
+    pub fn new(contract: &Contract, channel: mpsc::Sender<Chunk>) -> Result<Self, Error> {
+        let decoder = Decoder::new(contract)?;
+        Ok(Self { topic: contract.topic(), decoder, next_offsets: BTreeMap::new(), records: 0, channel })
+    }
+
+    /// Hands over what was decoded. `false` when the lane has ended.
+    fn hand_over(&mut self) -> Result<bool, Error> {
+        if self.records == 0 {
+            return Ok(!self.channel.is_closed());
+        }
+        let (decoded, bad) = self.decoder.finish()?;
+        let chunk = Chunk { decoded, bad, next_offsets: std::mem::take(&mut self.next_offsets) };
+        self.records = 0;
+        Ok(self.channel.blocking_send(chunk).is_ok())
+    }
+}
+
+/// Polls until shutdown, or until a lane ends.
+///
+/// # Errors
+/// `Log` when the log fails; `Settings` when an offset is not in the log any more.
+pub fn run(
+    mut consumer: Box<dyn Consumer>,
+    mut inlets: Vec<Inlet>,
+    chunk_records_max: usize,
+    shutdown: &watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let by_topic: HashMap<String, usize> =
+        inlets.iter().enumerate().map(|(at, inlet)| (inlet.topic.clone(), at)).collect();
+    let mut current = 0;
+    let mut failure: Option<schemas::Error> = None;
+    while !*shutdown.borrow() {
+        let polled = consumer.poll(POLL_RECORDS_MAX, POLL_TIMEOUT, &mut |record| {
+            if inlets[current].topic != record.topic {
+                match by_topic.get(record.topic) {
+                    Some(&at) => current = at,
+                    None => return,
+                }
+            }
+            let inlet = &mut inlets[current];
+            inlet.records += 1;
+            inlet.next_offsets.insert(record.partition, record.offset + 1);
+            if let Err(error) = inlet.decoder.push(record.partition, record.offset, record.value) {
+                failure = Some(error);
+            }
+        });
+        if let Some(error) = failure.take() {
+            return Err(error.into());
+        }
+        let polled = polled.map_err(poll_error)?;
+        // A poll that is not full has reached the end: pass on what there is, so that nothing waits for more to come.
+        let is_caught_up = polled < POLL_RECORDS_MAX;
+        for inlet in &mut inlets {
+            if (is_caught_up || inlet.records >= chunk_records_max) && !inlet.hand_over()? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn poll_error(error: topic::Error) -> Error {
+    match error.kind {
+        topic::ErrorKind::OffsetOutOfRange { .. } => {
+            Error { kind: ErrorKind::Settings, message: error.to_string(), source: Some(Box::new(error)) }
+        }
+        _ => error.into(),
+    }
+}

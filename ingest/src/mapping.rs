@@ -1,0 +1,123 @@
+//! Running a connector's mapping: one SELECT over `input`, on each batch.
+//!
+//! A batch of text columns enters; the mapped columns leave, and for each mapped row the number of the input row
+//! it came from, so that a row that fails later can be told by what its source said.
+//!
+//! The SELECT is checked once: it is a plain projection and filter, so that rows keep their origin.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+
+use crate::connector::TableMapping;
+use crate::error::Error;
+use crate::functions::{self, Surroundings};
+
+/// The hidden column that carries a row's number through the mapping.
+const ROW: &str = "_quad_row";
+
+/// A mapping, checked and ready.
+pub struct Mapping {
+    name: String,
+    sql: String,
+    context: SessionContext,
+}
+
+/// Mapped rows and the input row of each.
+#[derive(Debug)]
+pub struct Mapped {
+    pub batch: RecordBatch,
+    pub rows: Vec<usize>,
+}
+
+impl Mapping {
+    /// Checks the mapping of `table`; `connector` is for messages.
+    ///
+    /// # Errors
+    /// `Settings` when it is no single plain SELECT.
+    pub fn new(connector: &str, table: &TableMapping, surroundings: &Surroundings) -> Result<Self, Error> {
+        let name = format!("{connector}/{}.sql", table.name);
+        let sql =
+            with_row_number(&table.mapping_sql).map_err(|message| Error::settings(format!("{name}: {message}")))?;
+        // One partition keeps the rows in order and the plan small.
+        let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+        let context = SessionContext::new_with_config(config);
+        functions::register(&context, surroundings);
+        Ok(Self { name, sql, context })
+    }
+
+    /// Maps one batch of text columns.
+    ///
+    /// # Errors
+    /// `Settings` when the mapping names a column or function that is not there.
+    pub async fn run(&self, input: &RecordBatch) -> Result<Mapped, Error> {
+        let failed = |error: datafusion::error::DataFusionError| {
+            Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
+        };
+        let numbered = numbered(input)?;
+        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered]]).map_err(failed)?;
+        self.context.deregister_table("input").map_err(failed)?;
+        self.context.register_table("input", Arc::new(table)).map_err(failed)?;
+        let frame = self.context.sql(&self.sql).await.map_err(failed)?;
+        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
+        let batches = frame.collect().await.map_err(failed)?;
+        let schema = batches.first().map_or(schema, RecordBatch::schema);
+        let batch = concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))?;
+        split_row_number(batch)
+    }
+
+    /// The names of the mapped columns, for an input with `columns`.
+    ///
+    /// # Errors
+    /// As [`Mapping::run`].
+    pub async fn output(&self, columns: &[String]) -> Result<SchemaRef, Error> {
+        let fields: Vec<_> = columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+        Ok(self.run(&RecordBatch::new_empty(Arc::new(Schema::new(fields)))).await?.batch.schema())
+    }
+}
+
+fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {
+    let count =
+        u32::try_from(input.num_rows()).map_err(|error| Error::internal("number the rows of a batch", error))?;
+    let mut fields: Vec<_> = input.schema().fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(ROW, DataType::UInt32, false)));
+    let mut columns = input.columns().to_vec();
+    columns.push(Arc::new(UInt32Array::from_iter_values(0..count)) as ArrayRef);
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|error| Error::internal("number the rows of a batch", error))
+}
+
+fn split_row_number(mut batch: RecordBatch) -> Result<Mapped, Error> {
+    let at = batch.schema().index_of(ROW).map_err(|error| Error::internal("find the row numbers", error))?;
+    let numbers = batch.remove_column(at);
+    let rows = numbers.as_primitive::<UInt32Type>().values().iter().map(|&row| row as usize).collect();
+    Ok(Mapped { batch, rows })
+}
+
+/// The same SELECT, with the row number as one more output.
+fn with_row_number(sql: &str) -> Result<String, String> {
+    let mut statements = Parser::parse_sql(&GenericDialect {}, sql).map_err(|error| error.to_string())?;
+    let plain = "a mapping is one plain SELECT over input: no UNION, GROUP BY, DISTINCT, ORDER BY or LIMIT";
+    let [Statement::Query(query)] = statements.as_mut_slice() else {
+        return Err(plain.into());
+    };
+    if query.order_by.is_some() || query.limit_clause.is_some() || query.with.is_some() {
+        return Err(plain.into());
+    }
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return Err(plain.into());
+    };
+    let is_grouped = !matches!(&select.group_by, GroupByExpr::Expressions(expressions, _) if expressions.is_empty());
+    if is_grouped || select.distinct.is_some() || select.having.is_some() || select.from.len() != 1 {
+        return Err(plain.into());
+    }
+    select.projection.push(SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(ROW))));
+    Ok(statements[0].to_string())
+}

@@ -1,0 +1,86 @@
+//! What the settings say about ingest: `[extract]`, `[sources.<id>]` and `[land]`.
+//!
+//! Every default stands in the one embedded `default.toml`; here are only the types and their units.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemas::Sensitive;
+use serde::Deserialize;
+
+/// `[extract]`: pulling from and listening to sources.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractSettings {
+    /// Cursors and what has been seen; must outlive the process.
+    pub state_path: PathBuf,
+    /// Where `<system>/connector.toml` folders are.
+    pub connectors_path: PathBuf,
+    /// Pushed records come in here.
+    pub http_listen: SocketAddr,
+    pub batch_rows_max: usize,
+    /// The longest text a source column may hold, in bytes; a longer value fails the pull with a clear error.
+    pub text_bytes_max: usize,
+    pub retry_ms_min: u64,
+    pub retry_ms_max: u64,
+    /// The largest body of one push.
+    pub body_bytes_max: usize,
+    /// Records in one push.
+    pub push_records_max: usize,
+    /// Pushes a second and source, beyond which the answer is 429.
+    pub push_rate_max: u32,
+    /// The key of `id_hash`. From the environment; without it, mappings that use `id_hash` are refused.
+    #[serde(default)]
+    pub id_key: Option<Sensitive<String>>,
+}
+
+/// `[sources.<id>]`: one source system. The id is the `src` of its records.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// The folder of its connector.
+    pub connector: String,
+    /// `sql`: an ODBC connection string, without the password.
+    #[serde(default)]
+    pub connection: Option<String>,
+    /// `sql`: appended as `Pwd=…`. From the environment, never from a file.
+    #[serde(default)]
+    pub password: Option<Sensitive<String>>,
+    /// `sql`: seconds between pulls.
+    #[serde(default = "poll_s_default")]
+    pub poll_s: u64,
+    /// `webhook`: SHA-256 of the bearer token, in hex.
+    #[serde(default)]
+    pub token_sha256: Option<String>,
+    /// `webhook`: the key of `X-Quad-Signature: sha256=<HMAC-SHA256 of the body, hex>`. From the environment.
+    #[serde(default)]
+    pub hmac_secret: Option<Sensitive<String>>,
+}
+
+fn poll_s_default() -> u64 {
+    60
+}
+
+/// `[land]`: topic → lake.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandSettings {
+    /// Names this landing in the lake's transactions: two processes with one id fence each other.
+    pub id: String,
+    /// `all` takes every partition; `group` shares them with other processes of the same id (Kafka only).
+    pub assignment: Assignment,
+    /// A commit happens when any of these is reached.
+    pub batch_rows_max: usize,
+    pub batch_bytes_max: usize,
+    pub batch_age_ms_max: u64,
+    pub retry_ms_min: u64,
+    pub retry_ms_max: u64,
+}
+
+/// How partitions come to a landing process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assignment {
+    All,
+    Group,
+}

@@ -1,0 +1,346 @@
+//! The way from a real source to the lake: SQLite over ODBC, the embedded log, Delta tables.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_odbc::odbc_api::{ConnectionOptions, environment};
+use chrono_tz::Tz;
+use datafusion::prelude::SessionContext;
+use expect_test::{Expect, expect};
+use lake::Lake;
+use schemas::{Contracts, Sensitive};
+use tokio::sync::watch;
+use topic::{Log, Message};
+
+use crate::extract::run::Extract;
+use crate::land::{Land, Totals};
+use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
+
+/// A workshop: a folder with a source database, a connector, a log and a lake.
+struct Shop {
+    folder: tempfile::TempDir,
+    contracts: Arc<Contracts>,
+    log: Arc<dyn Log>,
+}
+
+const CONNECTOR: &str = r#"
+title = "leave requests of a small campus"
+kind = "sql"
+sensitive = ["SFZJH"]
+[tables.leave_request]
+contract = "student_affairs.leave_request"
+query = "SELECT WID, XH, SQSJ, QJKSSJ, QJJSSJ, SFZJH, ZHXGSJ FROM QJ"
+PULL
+"#;
+
+const MAPPING: &str = r#"
+SELECT clean_id("WID") AS leave_id, clean_id("XH") AS student_no, cn_timestamp("SQSJ") AS applied_at,
+       cn_timestamp("QJKSSJ") AS start_at, cn_timestamp_end("QJJSSJ") AS end_at, 'approved' AS approval_status,
+       cn_timestamp("ZHXGSJ") AS src_updated_at
+FROM input
+"#;
+
+impl Shop {
+    fn new(pull: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let connector = folder.path().join("connectors/leaves");
+        std::fs::create_dir_all(&connector).expect("creates");
+        std::fs::write(connector.join("connector.toml"), CONNECTOR.replace("PULL", pull)).expect("writes");
+        std::fs::write(connector.join("leave_request.sql"), MAPPING).expect("writes");
+        let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+        let contracts = Arc::new(Contracts::load(&schemas).expect("contracts load"));
+        let mut topic = topic::Settings::default();
+        topic.embedded.path = folder.path().join("topic");
+        let log = topic::open(&topic).expect("opens");
+        let shop = Self { folder, contracts, log };
+        shop.sql("CREATE TABLE QJ (WID TEXT, XH TEXT, SQSJ TEXT, QJKSSJ TEXT, QJJSSJ TEXT, SFZJH TEXT, ZHXGSJ TEXT)");
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn connection(&self) -> String {
+        format!("Driver=SQLite3;Database={};Timeout=5000", self.path("source.db").display())
+    }
+
+    fn sql(&self, statement: &str) {
+        let environment = environment().expect("ODBC starts");
+        let connection = environment.connect_with_connection_string(&self.connection(), ConnectionOptions::default());
+        connection.expect("libsqliteodbc is installed").execute(statement, (), None).expect("runs");
+    }
+
+    /// Rows `wid` changed at `changed`, all on leave from the first to the second.
+    fn leave(&self, wid: &str, end: &str, changed: &str) {
+        let id = "11010519491231002X";
+        self.sql(&format!(
+            "INSERT INTO QJ VALUES ('{wid}', '0026', '2026/11/01 08:00:00', '2026-11-02', '{end}', '{id}', '{changed}')"
+        ));
+    }
+
+    fn sources(&self) -> BTreeMap<String, SourceSettings> {
+        let source = SourceSettings {
+            connector: "leaves".into(),
+            connection: Some(self.connection()),
+            password: None,
+            poll_s: 3600,
+            token_sha256: None,
+            hmac_secret: None,
+        };
+        [("oa".to_string(), source)].into()
+    }
+
+    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
+    async fn pull(&self) -> (u64, u64, u64, Option<String>) {
+        let settings = ExtractSettings {
+            state_path: self.path("extract"),
+            connectors_path: self.path("connectors"),
+            http_listen: ([127, 0, 0, 1], 0).into(),
+            batch_rows_max: 2,
+            text_bytes_max: 256,
+            retry_ms_min: 10,
+            retry_ms_max: 10,
+            body_bytes_max: 1024,
+            push_records_max: 10,
+            push_rate_max: 10,
+            id_key: Some(Sensitive::new("key".into())),
+        };
+        let zone = Tz::Asia__Shanghai;
+        let extract = Extract::prepare(settings, self.sources(), &self.contracts, zone, self.log.clone(), 2).await;
+        let extract = extract.expect("the connector is right");
+        let (stop, shutdown) = watch::channel(false);
+        let running = tokio::spawn({
+            let extract = extract.clone();
+            async move { extract.run(shutdown).await }
+        });
+        let status = poll_until("the pull ends", || {
+            let status = extract.board.report().get("oa/leave_request").cloned()?;
+            (status.succeeded_at.is_some() || status.failures > 0).then_some(status)
+        })
+        .await;
+        stop.send_replace(true);
+        running.await.expect("runs").expect("stops well");
+        (status.records, status.dead_letters, status.repeats, status.error)
+    }
+
+    /// Lands everything that is in the log.
+    async fn land(&self) {
+        let path = self.path("lake").to_string_lossy().into_owned();
+        let settings = LandSettings {
+            id: "quad".into(),
+            assignment: Assignment::All,
+            batch_rows_max: 3,
+            batch_bytes_max: 1 << 20,
+            batch_age_ms_max: 10,
+            retry_ms_min: 10,
+            retry_ms_max: 10,
+        };
+        let land = Arc::new(Land {
+            settings,
+            contracts: self.contracts.clone(),
+            timezone: Tz::Asia__Shanghai,
+            lake: Lake::open(&lake::Settings { path }).expect("opens"),
+            log: self.log.clone(),
+            partitions: 2,
+            totals: Arc::new(Totals::default()),
+        });
+        let (stop, shutdown) = watch::channel(false);
+        let running = tokio::spawn({
+            let land = land.clone();
+            async move { land.run(shutdown).await }
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.is_landed(&land).await && Instant::now() < deadline {
+            tokio::task::yield_now().await;
+        }
+        stop.send_replace(true);
+        running.await.expect("runs").expect("stops well");
+        assert!(self.is_landed(&land).await, "the log was not landed in time");
+    }
+
+    async fn is_landed(&self, land: &Land) -> bool {
+        for contract in self.contracts.iter() {
+            let Ok(extents) = self.log.extents(&contract.topic()) else {
+                return false;
+            };
+            let Some(table) = land.lake.find(contract).await.expect("reads") else {
+                return false;
+            };
+            for extent in extents {
+                let next = table.next_offset("quad", &contract.topic(), extent.partition).await.expect("reads");
+                if next.unwrap_or(0) < extent.high {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// The answer to `query` over the tables `leave` and `letter`, one line a row.
+    async fn check(&self, query: &str, expected: Expect) {
+        let path = self.path("lake").to_string_lossy().into_owned();
+        let lake = Lake::open(&lake::Settings { path }).expect("opens");
+        let context = SessionContext::new();
+        for (name, table) in [("leave", "student_affairs.leave_request"), ("letter", crate::letter::CONTRACT)] {
+            let contract = self.contracts.get(table).expect("a contract");
+            let snapshot = lake.snapshot(contract).await.expect("reads").expect("has landed");
+            context.register_table(name, snapshot.provider).expect("registers");
+        }
+        let batches = context.sql(query).await.expect("plans").collect().await.expect("runs");
+        let text = arrow::util::pretty::pretty_format_batches(&batches).expect("prints").to_string();
+        let lines = text.lines().filter(|line| !line.starts_with('+')).skip(1);
+        let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" "));
+        expected.assert_eq(&cells.map(|line| line.trim().to_string() + "\n").collect::<String>());
+    }
+}
+
+/// Asks until there is an answer, at most for half a minute.
+async fn poll_until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const CURSOR: &str = "pull = \"cursor\"\ncursor = [\"ZHXGSJ\", \"WID\"]\noverlap_s = 600";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_become_records_and_bad_rows_become_letters() {
+    let shop = Shop::new(CURSOR);
+    shop.leave("L1", "2026-11-03", "2026-11-01 08:00:00");
+    shop.leave("L2", "2026-13-45", "2026-11-01 08:00:00");
+    shop.leave("L3", "2026-11-01", "2026-11-01 08:00:01");
+    shop.leave("L4", "20261104", "2026-11-01 08:00:02");
+    shop.leave("L5", "2026/11/05 18:00:00", "2026-11-01 08:00:02");
+    assert_eq!(shop.pull().await, (3, 2, 0, None));
+    shop.land().await;
+    shop.check(
+        "SELECT leave_id, student_no, end_at, src, src_key, op, schema_version FROM leave ORDER BY leave_id",
+        expect![[r#"
+            L1 0026 2026-11-03T15:59:59Z oa L1 I 1
+            L4 0026 2026-11-04T15:59:59Z oa L4 I 1
+            L5 0026 2026-11-05T10:00:00Z oa L5 I 1
+        "#]],
+    )
+    .await;
+    shop.check("SELECT source, target, rule, field, stage, bytes FROM letter ORDER BY bytes", expect![[r#"
+        oa student_affairs.leave_request ends_after_start  extract {"QJJSSJ":"2026-11-01","QJKSSJ":"2026-11-02","SFZJH":"***","SQSJ":"2026/11/01 08:00:00","WID":"L3","XH":"0026","ZHXGSJ":"2026-11-01 08:00:01"}
+        oa student_affairs.leave_request type end_at extract {"QJJSSJ":"2026-13-45","QJKSSJ":"2026-11-02","SFZJH":"***","SQSJ":"2026/11/01 08:00:00","WID":"L2","XH":"0026","ZHXGSJ":"2026-11-01 08:00:00"}
+    "#]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_goes_on_where_it_was_and_recognises_the_overlap() {
+    let shop = Shop::new(CURSOR);
+    for row in 0..7 {
+        shop.leave(&format!("L{row}"), "2026-11-03", "2026-11-01 08:00:00");
+    }
+    shop.leave("BAD", "never", "2026-11-01 08:00:00");
+    assert_eq!(shop.pull().await, (7, 1, 0, None));
+    shop.leave("L7", "2026-11-03", "2026-11-01 07:55:00");
+    shop.sql("UPDATE QJ SET QJJSSJ = '2026-11-09', ZHXGSJ = '2026-11-01 08:05:00' WHERE WID = 'L3'");
+    assert_eq!(shop.pull().await, (2, 0, 7, None), "late and changed rows come, the others are known");
+    shop.land().await;
+    shop.check(
+        "SELECT COUNT(*), COUNT(DISTINCT leave_id) FROM leave",
+        expect![[r#"
+        9 8
+    "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_finds_deletes_but_not_a_broken_source() {
+    let shop = Shop::new("pull = \"snapshot\"");
+    for row in 0..5 {
+        shop.leave(&format!("L{row}"), "2026-11-03", "2026-11-01 08:00:00");
+    }
+    assert_eq!(shop.pull().await, (5, 0, 0, None));
+    shop.sql("DELETE FROM QJ WHERE WID = 'L2'");
+    assert_eq!(shop.pull().await, (1, 0, 4, None));
+    shop.sql("DELETE FROM QJ");
+    let (records, _, _, error) = shop.pull().await;
+    assert_eq!(records, 0);
+    expect!["4 of 4 rows vanished from the source; nothing was deleted. If that is right, raise deletes_share_max of this table in the connector"]
+        .assert_eq(&error.expect("refuses"));
+    shop.land().await;
+    shop.check(
+        "SELECT leave_id, op, student_no FROM leave WHERE op = 'D'",
+        expect![[r#"
+            L2 D
+        "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_belong_on_a_topic_becomes_a_letter_with_its_place() {
+    let shop = Shop::new(CURSOR);
+    shop.leave("L1", "2026-11-03", "2026-11-01 08:00:00");
+    shop.pull().await;
+    let topic = shop.contracts.get("student_affairs.leave_request").expect("a contract").topic();
+    let message = |value: &'static [u8]| Message { key: "x".into(), value: value.into(), timestamp_ms: 0 };
+    shop.log.append(&topic, vec![message(b"not avro"), message(b"\xC3\x0112345678body")]).expect("appends");
+    shop.leave("L2", "2026-11-03", "2026-11-01 08:00:01");
+    shop.pull().await;
+    shop.land().await;
+    shop.land().await;
+    shop.check(
+        "SELECT COUNT(*) FROM leave",
+        expect![[r#"
+        2
+    "#]],
+    )
+    .await;
+    shop.check("SELECT rule, stage, topic, bytes FROM letter ORDER BY letter_offset", expect![[r#"
+        framing land quad.student_affairs.leave_request bm90IGF2cm8=
+        unknown_schema land quad.student_affairs.leave_request wwExMjM0NTY3OGJvZHk=
+    "#]]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_source_is_told_and_tried_again() {
+    let shop = Shop::new(CURSOR);
+    shop.sql("DROP TABLE QJ");
+    let (_, _, _, error) = shop.pull().await;
+    let error = error.expect("the table is gone");
+    assert!(error.starts_with("the source refused the query: ") && error.contains("no such table"), "{error}");
+}
+
+#[tokio::test]
+async fn a_mistake_in_a_mapping_is_told_with_its_file() {
+    let shop = Shop::new(CURSOR);
+    let connector = crate::Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
+    let mut errors = Vec::new();
+    for sql in [
+        "SELECT 1 AS a FROM input GROUP BY 1",
+        "SELECT x",
+        "DELETE FROM input",
+        "SELECT \"XH\" AS x FROM input LIMIT 1",
+    ] {
+        let mut table = connector.tables[0].clone();
+        table.mapping_sql = sql.to_string();
+        let surroundings = crate::functions::Surroundings {
+            timezone: Tz::UTC,
+            code_maps: BTreeMap::new(),
+            id_key: None,
+            codes_unknown: Arc::default(),
+        };
+        let error = crate::mapping::Mapping::new("leaves", &table, &surroundings).err().expect("a mistake");
+        errors.push(error.to_string());
+    }
+    expect![[r#"
+        leaves/leave_request.sql: a mapping is one plain SELECT over input: no UNION, GROUP BY, DISTINCT, ORDER BY or LIMIT
+        leaves/leave_request.sql: a mapping is one plain SELECT over input: no UNION, GROUP BY, DISTINCT, ORDER BY or LIMIT
+        leaves/leave_request.sql: a mapping is one plain SELECT over input: no UNION, GROUP BY, DISTINCT, ORDER BY or LIMIT
+        leaves/leave_request.sql: a mapping is one plain SELECT over input: no UNION, GROUP BY, DISTINCT, ORDER BY or LIMIT"#]]
+    .assert_eq(&errors.join("\n"));
+}
