@@ -23,6 +23,7 @@ use rdkafka::{
     client::Client,
     config::FromClientConfigAndContext,
     error::RDKafkaErrorCode,
+    metadata::{MetadataPartition, MetadataTopic},
 };
 
 use crate::{
@@ -80,20 +81,20 @@ impl Kafka {
         Ok(self.admin()?.inner())
     }
 
-    /// The topic's partition count as the cluster tells it now; `None` while it does not exist or has no leaders.
+    /// The topic's partition count as the cluster tells it now; `None` if there is no such topic. `Unreachable` while
+    /// a partition has no leader.
     fn ask_partitions(&self, topic: &str) -> Result<Option<i32>> {
         let metadata = self
             .client()?
             .fetch_metadata(Some(topic), self.request_timeout)
             .map_err(|error| client::error(format!("could not ask Kafka about topic {topic}"), error))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
-        let errors = found.partitions().iter().filter_map(|partition| partition.error()).chain(found.error());
-        for error in errors {
-            let code = RDKafkaErrorCode::from(error);
-            match client::kind(code) {
-                ErrorKind::UnknownTopic | ErrorKind::Unreachable => return Ok(None),
-                kind => return Err(Error::new(kind, format!("could not ask Kafka about topic {topic}: {code}"))),
-            }
+        let error = found.error().or_else(|| found.partitions().iter().find_map(MetadataPartition::error));
+        if let Some(code) = error.map(RDKafkaErrorCode::from) {
+            return match client::kind(code) {
+                ErrorKind::UnknownTopic => Ok(None),
+                kind => Err(Error::new(kind, format!("could not ask Kafka about topic {topic}: {code}"))),
+            };
         }
         let count = found.partitions().len() as i32;
         Ok((count > 0).then_some(count))
@@ -122,8 +123,8 @@ impl Kafka {
                 return Err(error);
             }
             std::thread::sleep(READY_WAIT);
-            // The next try should know who leads.
-            self.ask_partitions(topic)?;
+            // So that the next try knows who leads; what it answers does not matter here.
+            let _ = self.ask_partitions(topic);
         }
     }
 
@@ -155,17 +156,20 @@ impl Log for Kafka {
         }
         let deadline = Instant::now() + self.request_timeout;
         loop {
-            if let Some(count) = self.ask_partitions(topic)? {
-                // Whoever makes a topic wants to use it now.
-                (0..count).try_for_each(|partition| self.extent(topic, partition).map(|_| ()))?;
-                self.partitions.write().expect("no thread panics with the counts").insert(topic.to_owned(), count);
-                return Ok(count);
+            match self.ask_partitions(topic) {
+                Ok(Some(count)) => {
+                    // Whoever makes a topic wants to use it now.
+                    (0..count).try_for_each(|partition| self.extent(topic, partition).map(|_| ()))?;
+                    self.partitions.write().expect("no thread panics with the counts").insert(topic.to_owned(), count);
+                    return Ok(count);
+                }
+                Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
+                Ok(None) | Err(_) if Instant::now() >= deadline => {
+                    let message = format!("topic {topic} was created but has no leaders yet");
+                    return Err(Error::new(ErrorKind::Unreachable, message));
+                }
+                Ok(None) | Err(_) => std::thread::sleep(READY_WAIT),
             }
-            if Instant::now() >= deadline {
-                let message = format!("topic {topic} was created but has no leaders yet");
-                return Err(Error::new(ErrorKind::Unreachable, message));
-            }
-            std::thread::sleep(READY_WAIT);
         }
     }
 
@@ -186,7 +190,7 @@ impl Log for Kafka {
             .map_err(|error| client::error("could not ask Kafka for its topics", error))?;
         let own = |name: &&str| !name.starts_with("__");
         let mut names: Vec<String> =
-            metadata.topics().iter().map(|topic| topic.name()).filter(own).map(str::to_owned).collect();
+            metadata.topics().iter().map(MetadataTopic::name).filter(own).map(str::to_owned).collect();
         names.sort();
         Ok(names)
     }
