@@ -90,10 +90,9 @@ impl Land {
         let subscription = self.subscription().await?;
         let log = self.log.clone();
         let stop = shutdown.clone();
-        let batch_rows_max = self.settings.batch_rows_max;
         let polling = tokio::task::spawn_blocking(move || {
             let consumer = log.consumer(subscription)?;
-            poll::run(consumer, inlets, batch_rows_max, &stop)
+            poll::run(consumer, inlets, &stop)
         });
         // A lane that fails closes its channel, which stops the polling thread, which closes the other lanes.
         let mut outcome = Ok(());

@@ -16,8 +16,10 @@ use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetE
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 
+use tokio::sync::Mutex;
+
 use crate::connector::TableMapping;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::functions::{self, Surroundings};
 
 /// The hidden column that carries a row's number through the mapping.
@@ -28,6 +30,8 @@ pub struct Mapping {
     name: String,
     sql: String,
     context: SessionContext,
+    /// Held while `input` stands for one batch: two pushes at a time must not plan over each other's rows.
+    planning: Mutex<()>,
 }
 
 /// Mapped rows and the input row of each.
@@ -35,6 +39,8 @@ pub struct Mapping {
 pub struct Mapped {
     pub batch: RecordBatch,
     pub rows: Vec<usize>,
+    /// Input rows that the mapping could not compute.
+    pub failed: Vec<usize>,
 }
 
 impl Mapping {
@@ -50,27 +56,58 @@ impl Mapping {
         let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
         let context = SessionContext::new_with_config(config);
         functions::register(&context, surroundings);
-        Ok(Self { name, sql, context })
+        Ok(Self { name, sql, context, planning: Mutex::default() })
     }
 
-    /// Maps one batch of text columns.
+    /// Maps one batch of text columns. A row that the mapping cannot compute costs only itself.
     ///
     /// # Errors
     /// `Settings` when the mapping names a column or function that is not there.
     pub async fn run(&self, input: &RecordBatch) -> Result<Mapped, Error> {
-        let failed = |error: datafusion::error::DataFusionError| {
+        let mut parts = Vec::new();
+        let mut failed = Vec::new();
+        let mut waiting = vec![numbered(input)?];
+        while let Some(part) = waiting.pop() {
+            match self.select(&part).await {
+                Ok(mapped) => parts.push(mapped),
+                Err(error) if error.kind == ErrorKind::Settings => return Err(error),
+                Err(_) if part.num_rows() == 1 => failed.extend(row_numbers(&part)?),
+                Err(_) => {
+                    // Halves, the first one next: rows stay in order.
+                    let half = part.num_rows() / 2;
+                    waiting.push(part.slice(half, part.num_rows() - half));
+                    waiting.push(part.slice(0, half));
+                }
+            }
+        }
+        let schema = match parts.first() {
+            Some(part) => part.schema(),
+            None => self.select(&numbered(&input.slice(0, 0))?).await?.schema(),
+        };
+        let batch = concat_batches(&schema, &parts).map_err(|error| Error::internal("join mapped rows", error))?;
+        let rows = row_numbers(&batch)?;
+        let mut batch = batch;
+        let at = batch.schema().index_of(ROW).map_err(|error| Error::internal("find the row numbers", error))?;
+        batch.remove_column(at);
+        Ok(Mapped { batch, rows, failed })
+    }
+
+    /// The SELECT over some numbered rows. What is wrong with the statement is `Settings`, with a row `Internal`.
+    async fn select(&self, numbered: &RecordBatch) -> Result<RecordBatch, Error> {
+        let wrong = |error: datafusion::error::DataFusionError| {
             Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
         };
-        let numbered = numbered(input)?;
-        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered]]).map_err(failed)?;
-        self.context.deregister_table("input").map_err(failed)?;
-        self.context.register_table("input", Arc::new(table)).map_err(failed)?;
-        let frame = self.context.sql(&self.sql).await.map_err(failed)?;
+        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered.clone()]]).map_err(wrong)?;
+        let frame = {
+            let _planning = self.planning.lock().await;
+            self.context.deregister_table("input").map_err(wrong)?;
+            self.context.register_table("input", Arc::new(table)).map_err(wrong)?;
+            self.context.sql(&self.sql).await.map_err(wrong)?
+        };
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(failed)?;
+        let batches = frame.collect().await.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         let schema = batches.first().map_or(schema, RecordBatch::schema);
-        let batch = concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))?;
-        split_row_number(batch)
+        concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
     }
 
     /// The names of the mapped columns, for an input with `columns`.
@@ -94,11 +131,9 @@ fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {
         .map_err(|error| Error::internal("number the rows of a batch", error))
 }
 
-fn split_row_number(mut batch: RecordBatch) -> Result<Mapped, Error> {
-    let at = batch.schema().index_of(ROW).map_err(|error| Error::internal("find the row numbers", error))?;
-    let numbers = batch.remove_column(at);
-    let rows = numbers.as_primitive::<UInt32Type>().values().iter().map(|&row| row as usize).collect();
-    Ok(Mapped { batch, rows })
+fn row_numbers(batch: &RecordBatch) -> Result<Vec<usize>, Error> {
+    let numbers = batch.column_by_name(ROW).ok_or_else(|| Error::internal("find the row numbers", ROW))?;
+    Ok(numbers.as_primitive::<UInt32Type>().values().iter().map(|&row| row as usize).collect())
 }
 
 /// The same SELECT, with the row number as one more output.

@@ -202,7 +202,18 @@ pub fn letters(
         message: violation.message.clone(),
         bytes: row_json(input, mapped.rows[violation.row], sensitive),
     };
-    violations.iter().map(letter).collect()
+    // The engine's own words would quote the value.
+    let failed = |row: &usize| Letter {
+        stage: Stage::Extract,
+        source: source.to_string(),
+        target: target.name(),
+        place: None,
+        rule: "mapping".to_string(),
+        field: String::new(),
+        message: "the mapping could not compute this row, see its casts and arithmetic".to_string(),
+        bytes: row_json(input, *row, sensitive),
+    };
+    violations.iter().map(letter).chain(mapped.failed.iter().map(failed)).collect()
 }
 
 /// A source row as JSON, with what is sensitive masked.

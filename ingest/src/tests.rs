@@ -300,10 +300,46 @@ async fn what_does_not_belong_on_a_topic_becomes_a_letter_with_its_place() {
     "#]],
     )
     .await;
-    shop.check("SELECT rule, stage, topic, bytes FROM letter ORDER BY letter_offset", expect![[r#"
+    shop.check(
+        "SELECT rule, stage, topic, bytes FROM letter ORDER BY letter_offset",
+        expect![[r#"
         framing land quad.student_affairs.leave_request bm90IGF2cm8=
         unknown_schema land quad.student_affairs.leave_request wwExMjM0NTY3OGJvZHk=
-    "#]]).await;
+    "#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_mapping_cannot_compute_costs_only_itself() {
+    let shop = Shop::new(CURSOR);
+    let mapping =
+        MAPPING.replace("'approved'", "CAST(CAST(\"XH\" AS INT) AS VARCHAR)").replace("approval_status", "leave_type");
+    std::fs::write(shop.path("connectors/leaves/leave_request.sql"), mapping.replace("leave_type", "src_key"))
+        .expect("writes");
+    for row in 0..5 {
+        shop.leave(&format!("L{row}"), "2026-11-03", "2026-11-01 08:00:00");
+    }
+    shop.sql("UPDATE QJ SET XH = 'none' WHERE WID = 'L1' OR WID = 'L4'");
+    assert_eq!(shop.pull().await, (3, 2, 0, None));
+    shop.land().await;
+    shop.check(
+        "SELECT leave_id, src_key FROM leave ORDER BY leave_id",
+        expect![[r#"
+        L0 26
+        L2 26
+        L3 26
+    "#]],
+    )
+    .await;
+    shop.check(
+        "SELECT rule, field, message FROM letter",
+        expect![[r#"
+        mapping  the mapping could not compute this row, see its casts and arithmetic
+        mapping  the mapping could not compute this row, see its casts and arithmetic
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

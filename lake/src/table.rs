@@ -56,11 +56,11 @@ impl Lake {
         let name = contract.name();
         let failed = |error| Error::delta("open", &name, error);
         let mut delta = self.builder(contract).map_err(failed)?;
-        match delta.load().await {
-            Ok(()) => Ok(Some(Table::new(name, delta)?)),
-            Err(DeltaTableError::NotATable(_)) => Ok(None),
-            Err(error) => Err(Error::delta("open", &name, error)),
+        if !delta.verify_deltatable_existence().await.map_err(failed)? {
+            return Ok(None);
         }
+        delta.load().await.map_err(failed)?;
+        Ok(Some(Table::new(name, delta)?))
     }
 
     /// Opens the table of `contract`, creating it when it is not there.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::compute::{CastOptions, cast_with_options, max, min};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Float64Type, Schema};
 use arrow::record_batch::RecordBatch;
-use datafusion::common::DFSchema;
+use datafusion::common::{DFSchema, Result as DataFusionResult};
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 use regex::Regex;
@@ -58,17 +60,10 @@ impl Checker {
             let values = field.values.as_ref().map(|(_, values)| values.iter().cloned().collect());
             fields.push(FieldRules { field: field.clone(), pattern, values });
         }
-        let context = SessionContext::new();
-        let schema = DFSchema::try_from(contract.record_schema().as_ref().clone())
-            .map_err(|error| Error::shape(format!("{name}: {error}")))?;
-        let compile = |predicate: &str| {
-            let expression = context.parse_sql_expr(predicate, &schema)?;
-            context.create_physical_expr(expression, &schema)
-        };
         let mut rows = Vec::new();
         for rule in &contract.row_rules {
             let wrong = |error| Error::shape(format!("{name}: row rule `{}`: {error}", rule.name));
-            rows.push((rule.name.clone(), compile(&rule.predicate).map_err(wrong)?));
+            rows.push((rule.name.clone(), compile(&rule.predicate, contract).map_err(wrong)?));
         }
         Ok(Self { fields, rows })
     }
@@ -85,12 +80,39 @@ impl Checker {
             rules.check(column(&rules.field.name)?, op, &mut violations);
         }
         for (name, predicate) in &self.rows {
-            let wrong = |error| Error::shape(format!("row rule `{name}`: {error}"));
-            let value = predicate.evaluate(batch).map_err(wrong)?;
-            let passes = value.into_array(batch.num_rows()).map_err(wrong)?;
-            violations.rows(passes.as_boolean(), op, || ("", name, "the row contradicts itself".to_string()));
+            violations
+                .rows(&passes(predicate.as_ref(), batch), op, || ("", name, "the row contradicts itself".to_string()));
         }
         Ok(violations.finish())
+    }
+}
+
+/// A predicate over the record, tried on no rows, so that whatever it lacks shows when the contract is loaded.
+fn compile(predicate: &str, contract: &Contract) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+    // Rules see rows before anything is known to be present.
+    let record = contract.record_schema();
+    let fields = record.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+    let arrow = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let schema = DFSchema::try_from(arrow.as_ref().clone())?;
+    let context = SessionContext::new();
+    let expression = context.parse_sql_expr(predicate, &schema)?;
+    let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build());
+    let expression = simplifier.simplify(simplifier.coerce(expression, &schema)?)?;
+    let physical = context.create_physical_expr(expression, &schema)?;
+    physical.evaluate(&RecordBatch::new_empty(arrow))?;
+    Ok(physical)
+}
+
+/// Row by row whether `predicate` holds. A row on which it cannot be computed, an overflow say, does not pass.
+fn passes(predicate: &dyn PhysicalExpr, batch: &RecordBatch) -> BooleanArray {
+    let evaluated = predicate.evaluate(batch).and_then(|value| value.into_array(batch.num_rows()));
+    match evaluated {
+        Ok(passes) => passes.as_boolean().clone(),
+        Err(_) if batch.num_rows() == 1 => BooleanArray::from(vec![false]),
+        Err(_) => {
+            let row = |at| passes(predicate, &batch.slice(at, 1)).iter().next().flatten();
+            (0..batch.num_rows()).map(row).collect()
+        }
     }
 }
 

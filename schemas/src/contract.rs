@@ -36,6 +36,12 @@ impl Contracts {
         Ok(Self { tables })
     }
 
+    /// The same contracts, with topics named `<prefix>.<domain>.<table>`: several Quads can share a Kafka cluster.
+    pub fn with_topic_prefix(self, prefix: &str) -> Self {
+        let rename = |contract: Arc<Contract>| Contract { topic_prefix: prefix.to_string(), ..(*contract).clone() };
+        self.tables.into_values().map(rename).collect()
+    }
+
     /// The contract of `<domain>.<table>`.
     pub fn get(&self, name: &str) -> Option<&Arc<Contract>> {
         self.tables.get(name)
@@ -132,6 +138,8 @@ pub struct RowRule {
 /// One table: the agreement between whoever writes it and whoever reads it.
 #[derive(Debug, Clone)]
 pub struct Contract {
+    /// What topics begin with; `quad` unless the settings say otherwise.
+    pub topic_prefix: String,
     pub domain: String,
     pub table: String,
     pub title: String,
@@ -170,7 +178,7 @@ impl Contract {
 
     /// The topic that carries this table's records.
     pub fn topic(&self) -> String {
-        format!("quad.{}.{}", self.domain, self.table)
+        format!("{}.{}.{}", self.topic_prefix, self.domain, self.table)
     }
 
     /// The contract's major version: records of one major version are compatible.

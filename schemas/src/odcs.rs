@@ -132,6 +132,7 @@ pub(crate) fn parse(text: &str, file: &Path, codes: &CodeSets) -> Result<Contrac
         .map_err(|objects| wrong(format!("one table a contract, found {}", objects.len())))?;
     let latency = document.sla_properties.iter().find(|sla| sla.property == "latency");
     let mut contract = Contract {
+        topic_prefix: "quad".to_string(),
         domain: document.domain,
         table: object.name,
         title: object.business_name,

@@ -94,7 +94,7 @@ impl Pipeline {
     /// As [`Pipeline::prepare`].
     pub fn prepare_mapped(&self, batch: RecordBatch, now: DateTime<Utc>) -> Result<Ready, Error> {
         let rows = (0..batch.num_rows()).collect();
-        let mapped = Mapped { batch, rows };
+        let mapped = Mapped { batch, rows, failed: Vec::new() };
         let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
         let letters =
             refine::letters(&self.source, self.contract(), &mapped.batch, &mapped, &violations, &self.sensitive);
@@ -109,7 +109,8 @@ impl Pipeline {
         if !ready.letters.is_empty() {
             let batch = letter::mapped(&ready.letters, ready.now)?;
             let rows = (0..batch.num_rows()).collect();
-            let (records, violations) = self.letters.refine(&self.source, &Mapped { batch, rows }, ready.now)?;
+            let (records, violations) =
+                self.letters.refine(&self.source, &Mapped { batch, rows, failed: Vec::new() }, ready.now)?;
             if let Some(violation) = violations.first() {
                 let what = format!("write a letter: {} {}", violation.field, violation.rule);
                 return Err(Error::internal(what, violation.message.clone()));

@@ -250,7 +250,8 @@ impl LetterBox {
     /// Letters as rows of their table; a letter's place is that of its record.
     fn rows(&self, letters: &[Letter], timezone: chrono_tz::Tz) -> Result<RecordBatch, Error> {
         let now = Utc::now();
-        let mapped = Mapped { batch: letter::mapped(letters, now)?, rows: (0..letters.len()).collect() };
+        let mapped =
+            Mapped { batch: letter::mapped(letters, now)?, rows: (0..letters.len()).collect(), failed: Vec::new() };
         let (records, violations) = self.refiner.records("land", &mapped, now)?;
         if let Some(violation) = violations.first() {
             let what = format!("write a letter: {} {}", violation.field, violation.rule);

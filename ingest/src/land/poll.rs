@@ -4,7 +4,7 @@
 //! the lanes are short: a lane that is slow stops the polling, and so the log is the buffer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemas::{BadRecord, Contract, Decoded, Decoder};
 use tokio::sync::{mpsc, watch};
@@ -15,10 +15,17 @@ use crate::error::{Error, ErrorKind};
 /// Chunks a lane may have waiting.
 pub const CHUNKS_WAITING_MAX: usize = 2;
 
-/// Records in one poll, and the most that a chunk grows beyond its limit.
-const POLL_RECORDS_MAX: usize = 8192;
+/// Records of one chunk, beyond which it is handed over. With the channels this bounds what is decoded and not written:
+/// three chunks a table.
+const CHUNK_RECORDS_MAX: usize = 16 * 1024;
 
-const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+/// The age of a chunk at which it is handed over: long enough to make chunks that are worth a lane's turn.
+const CHUNK_AGE_MAX: Duration = Duration::from_millis(20);
+
+/// Records in one poll, and the most that a chunk grows beyond its limit.
+const POLL_RECORDS_MAX: usize = 4096;
+
+const POLL_TIMEOUT: Duration = CHUNK_AGE_MAX;
 
 /// Decoded rows of one table, in the order of the log.
 #[derive(Debug, Default)]
@@ -35,6 +42,7 @@ pub struct Inlet {
     decoder: Decoder,
     next_offsets: BTreeMap<i32, i64>,
     records: usize,
+    since: Instant,
     channel: mpsc::Sender<Chunk>,
 }
 
@@ -43,7 +51,8 @@ impl Inlet {
     /// `Settings` when the contract has no decoder.
     pub fn new(contract: &Contract, channel: mpsc::Sender<Chunk>) -> Result<Self, Error> {
         let decoder = Decoder::new(contract)?;
-        Ok(Self { topic: contract.topic(), decoder, next_offsets: BTreeMap::new(), records: 0, channel })
+        let topic = contract.topic();
+        Ok(Self { topic, decoder, next_offsets: BTreeMap::new(), records: 0, since: Instant::now(), channel })
     }
 
     /// Hands over what was decoded. `false` when the lane has ended.
@@ -58,14 +67,13 @@ impl Inlet {
     }
 }
 
-/// Polls until shutdown, or until a lane ends.
+/// Polls until shutdown, or until a lane ends. What was read is handed over before it returns.
 ///
 /// # Errors
 /// `Log` when the log fails; `Settings` when an offset is not in the log any more.
 pub fn run(
     mut consumer: Box<dyn Consumer>,
     mut inlets: Vec<Inlet>,
-    chunk_records_max: usize,
     shutdown: &watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let by_topic: HashMap<String, usize> =
@@ -81,6 +89,9 @@ pub fn run(
                 }
             }
             let inlet = &mut inlets[current];
+            if inlet.records == 0 {
+                inlet.since = Instant::now();
+            }
             inlet.records += 1;
             inlet.next_offsets.insert(record.partition, record.offset + 1);
             if let Err(error) = inlet.decoder.push(record.partition, record.offset, record.value) {
@@ -90,14 +101,16 @@ pub fn run(
         if let Some(error) = failure.take() {
             return Err(error.into());
         }
-        let polled = polled.map_err(poll_error)?;
-        // A poll that is not full has reached the end: pass on what there is, so that nothing waits for more to come.
-        let is_caught_up = polled < POLL_RECORDS_MAX;
+        polled.map_err(poll_error)?;
         for inlet in &mut inlets {
-            if (is_caught_up || inlet.records >= chunk_records_max) && !inlet.hand_over()? {
+            let is_due = inlet.records >= CHUNK_RECORDS_MAX || inlet.since.elapsed() >= CHUNK_AGE_MAX;
+            if is_due && !inlet.hand_over()? {
                 return Ok(());
             }
         }
+    }
+    for inlet in &mut inlets {
+        inlet.hand_over()?;
     }
     Ok(())
 }

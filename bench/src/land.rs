@@ -1,0 +1,180 @@
+//! `bench land`: a topic into the lake, held against only polling it.
+//!
+//! A log (Kafka on this machine, or embedded) is filled once; then each stage runs over the whole of it, in turns:
+//! polling alone, polling and decoding, and landing as `quad land` does it, with checks, Parquet and commits.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use ingest::LandSettings;
+use ingest::land::{Land, Totals};
+use ingest::settings::Assignment;
+use lake::Lake;
+use schemas::{Contract, Contracts, Decoder};
+use tokio::sync::watch;
+use topic::settings::Kind;
+use topic::{Log, Position, Subscription};
+
+use crate::records;
+use crate::stats::Rates;
+
+const TABLE: &str = "logistics.card_txn";
+const PARTITIONS: i32 = 4;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// A Kafka broker; without it, the embedded log.
+    #[arg(long, env = "QUAD_KAFKA", value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    #[arg(long, default_value_t = 2_000_000)]
+    records: usize,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Every how many-th record is bad; 0 for none.
+    #[arg(long, default_value_t = 1000)]
+    bad_every: usize,
+}
+
+/// Fills, measures, prints.
+///
+/// # Errors
+/// The log or the lake failed, or not everything landed.
+pub fn run(args: &Args) -> Result<()> {
+    let all = Contracts::load(Path::new("schemas"))?;
+    let wanted = [TABLE, ingest::letter::CONTRACT].map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
+    let contracts: Arc<Contracts> = Arc::new(wanted.into_iter().flatten().collect());
+    let folder = tempfile::tempdir()?;
+    println!("{} records of {TABLE}, {} rounds, median (lowest to highest), ratio to poll", args.records, args.rounds);
+    for bad_every in [0, args.bad_every] {
+        let bench = Bench::new(args, &contracts, folder.path(), bad_every)?;
+        println!("\n{}", if bad_every == 0 { "all good".to_string() } else { format!("1 in {bad_every} bad") });
+        let poll = Rates::measure(args.rounds, args.records, || bench.poll(None))?;
+        println!("{}", poll.line("poll", &poll));
+        let decode = Rates::measure(args.rounds, args.records, || bench.poll(Some(Decoder::new(&bench.contract)?)))?;
+        println!("{}", decode.line("poll + decode", &poll));
+        let mut round = 0;
+        let land = Rates::measure(args.rounds, args.records, || {
+            round += 1;
+            bench.land(&contracts, &folder.path().join(format!("lake-{bad_every}-{round}")))
+        })?;
+        println!("{}", land.line("land (decode, check, Parquet, commit)", &poll));
+        if bad_every == 0 && args.bad_every == 0 {
+            break;
+        }
+    }
+    println!("\npeak memory of this process: {} MB", peak_memory_mb());
+    Ok(())
+}
+
+struct Bench {
+    contract: Arc<Contract>,
+    log: Arc<dyn Log>,
+    records: usize,
+}
+
+impl Bench {
+    /// Opens a log with a fresh topic of `args.records` records.
+    fn new(args: &Args, contracts: &Contracts, folder: &Path, bad_every: usize) -> Result<Self> {
+        let mut contract = contracts.get(TABLE).context("no such table")?.as_ref().clone();
+        // The topic follows from the names: another domain is another topic.
+        let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        contract.domain = if args.kafka.is_some() { format!("bench{stamp}_{bad_every}") } else { "bench".to_string() };
+        let contract = Arc::new(contract);
+        let mut settings = topic::Settings { partitions: PARTITIONS, ..topic::Settings::default() };
+        settings.embedded.path = folder.join(format!("topic-{bad_every}"));
+        if let Some(brokers) = &args.kafka {
+            settings.kind = Kind::Kafka;
+            settings.kafka.brokers.clone_from(brokers);
+        }
+        let log = topic::open(&settings)?;
+        log.ensure_topic(&contract.topic(), PARTITIONS)?;
+        let started = Instant::now();
+        for first in (0..args.records).step_by(50_000) {
+            let count = (args.records - first).min(50_000);
+            log.append(&contract.topic(), records::messages(&contract, first, count, bad_every)?)?;
+        }
+        let rate = args.records as f64 / started.elapsed().as_secs_f64() / 1000.0;
+        println!("(filled the topic at {rate:.0} k/s)");
+        Ok(Self { contract, log, records: args.records })
+    }
+
+    /// Polls everything, decoding it if there is a decoder.
+    fn poll(&self, mut decoder: Option<Decoder>) -> Result<Duration> {
+        let topic = self.contract.topic();
+        let positions = (0..PARTITIONS).map(|partition| Position { topic: topic.clone(), partition, offset: 0 });
+        let mut consumer = self.log.consumer(Subscription::Assign(positions.collect()))?;
+        let (mut seen, mut bytes, mut rows) = (0, 0, 0);
+        let started = Instant::now();
+        while seen < self.records {
+            let mut failure = None;
+            seen += consumer.poll(8192, Duration::from_secs(1), &mut |record| {
+                bytes += record.value.len();
+                if let Some(decoder) = &mut decoder {
+                    failure = decoder.push(record.partition, record.offset, record.value).err().or(failure.take());
+                }
+            })?;
+            if let Some(error) = failure {
+                return Err(error.into());
+            }
+            if let Some(decoder) = &mut decoder {
+                let (decoded, bad) = decoder.finish()?;
+                rows += decoded.iter().map(|part| part.batch.num_rows()).sum::<usize>() + bad.len();
+            }
+        }
+        ensure!(decoder.is_none() || rows == self.records, "decoded {rows} of {} records", self.records);
+        std::hint::black_box(bytes);
+        Ok(started.elapsed())
+    }
+
+    /// Lands everything into a fresh lake, with the settings of `quad land`.
+    fn land(&self, contracts: &Contracts, path: &Path) -> Result<Duration> {
+        let letters = contracts.get(ingest::letter::CONTRACT).context("no letters")?.as_ref().clone();
+        let land = Arc::new(Land {
+            settings: LandSettings {
+                id: "bench".into(),
+                assignment: Assignment::All,
+                batch_rows_max: 1_000_000,
+                batch_bytes_max: 128 << 20,
+                batch_age_ms_max: 1_000,
+                retry_ms_min: 100,
+                retry_ms_max: 1_000,
+            },
+            contracts: Arc::new([self.contract.as_ref().clone(), letters].into_iter().collect()),
+            timezone: chrono_tz::Tz::Asia__Shanghai,
+            lake: Lake::open(&lake::Settings { path: path.to_string_lossy().into_owned() })?,
+            log: self.log.clone(),
+            partitions: PARTITIONS,
+            totals: Arc::new(Totals::default()),
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let (stop, shutdown) = watch::channel(false);
+        let started = Instant::now();
+        let took = runtime.block_on(async {
+            let running = tokio::spawn({
+                let land = land.clone();
+                async move { land.run(shutdown).await }
+            });
+            let landed = || land.totals.rows.load(Ordering::Relaxed) + land.totals.letters.load(Ordering::Relaxed);
+            while landed() < self.records as u64 && !running.is_finished() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let took = started.elapsed();
+            stop.send_replace(true);
+            running.await??;
+            anyhow::Ok(took)
+        })?;
+        std::fs::remove_dir_all(path)?;
+        Ok(took)
+    }
+}
+
+/// `VmHWM` of this process.
+fn peak_memory_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,29 @@
+//! Measurements: what Quad reaches here, as ratios within one run, since machines differ and are noisy.
+//!
+//! `bench land` holds landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC
+//! against the same call inside the process. Every figure is a median; the spread stands beside it.
+
+mod land;
+mod records;
+mod stats;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Quad's measurements")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Records a second from a topic into the lake.
+    Land(land::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Land(args) => land::run(&args),
+    }
+}

@@ -1,0 +1,128 @@
+//! `quad`: the one binary. The command line enters; services run, or an answer is printed.
+//!
+//! Composition only: settings are read and checked, parts are opened in the order the data goes, and handed to each
+//! other. Exit codes: 0 well, 64 wrong settings or usage, 1 anything else, 130 interrupted twice.
+
+mod client;
+mod doctor;
+mod report;
+mod serve;
+mod settings;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use settings::{LogFormat, Settings};
+
+/// The data foundation of a student community: campus systems → log → lake → SQL and profiles.
+#[derive(Parser)]
+#[command(name = "quad", version, propagate_version = true)]
+struct Cli {
+    /// The settings file; `quad.toml` in the working directory when there is one.
+    #[arg(long, global = true, env = "QUAD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process: extract, land and query.
+    Up(Service),
+    /// Pull from and listen to the sources, and write to the log.
+    Extract(Service),
+    /// Land the log in the lake.
+    Land(Service),
+    /// Answer SQL and profile requests.
+    Query(Service),
+    /// Ask a running Quad in SQL and print the answer.
+    Sql(client::SqlArgs),
+    /// Ask a running Quad for a student's profile.
+    Profile(client::ProfileArgs),
+    /// Tell how each source is.
+    Sources(report::Format),
+    /// List the tables of the lake.
+    Tables(report::Format),
+    /// Check settings, contracts, connectors, log, lake and sources, and say what to do.
+    Doctor(report::Format),
+    /// Make an access token, and the settings that accept it.
+    Token(client::TokenArgs),
+}
+
+#[derive(Args)]
+struct Service {
+    /// Only check the settings; bind, connect and open nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+/// The command line or the settings are wrong.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    let settings = match Settings::load(cli.config.as_deref(), std::env::vars().collect()) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error.context("the settings cannot be used"), USAGE),
+    };
+    start_log(&settings.log);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error.into(), 1),
+    };
+    match runtime.block_on(run(cli.command, settings)) {
+        Ok(code) => code,
+        Err(error) => fail(&error, if is_settings(&error) { USAGE } else { 1 }),
+    }
+}
+
+async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(service) => serve::run(settings, serve::Parts::ALL, service.check).await,
+        Command::Extract(service) => serve::run(settings, serve::Parts::EXTRACT, service.check).await,
+        Command::Land(service) => serve::run(settings, serve::Parts::LAND, service.check).await,
+        Command::Query(service) => serve::run(settings, serve::Parts::QUERY, service.check).await,
+        Command::Sql(args) => client::sql(&settings, &args).await,
+        Command::Profile(args) => client::profile(&settings, &args).await,
+        Command::Sources(format) => report::sources(&settings, format),
+        Command::Tables(format) => report::tables(&settings, format).await,
+        Command::Doctor(format) => doctor::run(settings, format).await,
+        Command::Token(args) => client::token(&args),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("quad: {error:#}");
+    ExitCode::from(code)
+}
+
+/// Whether any cause is one that mending the settings mends.
+fn is_settings(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<ingest::Error>().is_some_and(|error| error.kind == ingest::ErrorKind::Settings)
+            || cause.downcast_ref::<query::Error>().is_some_and(|error| error.kind == query::ErrorKind::Settings)
+            || cause.downcast_ref::<lake::Error>().is_some_and(|error| error.kind == lake::ErrorKind::Settings)
+            || cause.downcast_ref::<topic::Error>().is_some_and(|error| error.kind == topic::ErrorKind::Settings)
+            || cause.is::<schemas::Error>()
+    })
+}
+
+fn start_log(settings: &settings::LogSettings) {
+    use tracing_subscriber::EnvFilter;
+    // The engine's own chatter is for its developers.
+    let quiet = "datafusion=warn,deltalake=warn,deltalake_core=warn,delta_kernel=warn,h2=warn,fjall=warn,lsm_tree=warn,odbc_api=error,arrow_odbc=warn";
+    let filter = EnvFilter::try_new(format!("{quiet},{}", settings.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match settings.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

@@ -1,0 +1,115 @@
+//! `quad sources` and `quad tables`: what is there and how it is, for people or, with `--json`, for scripts.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use clap::Args;
+use ingest::extract::status;
+use lake::Lake;
+use schemas::Kind;
+use serde_json::json;
+
+use crate::settings::Settings;
+
+/// How to print.
+#[derive(Args, Clone, Copy)]
+pub struct Format {
+    /// Print JSON, one document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints how each table of each source is.
+///
+/// # Errors
+/// No extract has run with these settings.
+pub fn sources(settings: &Settings, format: Format) -> Result<ExitCode> {
+    let report = status::read(&settings.extract.state_path).with_context(|| {
+        format!("no extract has run with extract.state_path {}", settings.extract.state_path.display())
+    })?;
+    if format.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = Vec::new();
+    for (name, status) in &report {
+        let age = status.succeeded_at.map(|at| format!("{} s", (Utc::now() - at).num_seconds()));
+        rows.push(vec![
+            name.clone(),
+            status.contract.clone(),
+            format!("{:?}", status.state).to_lowercase(),
+            age.unwrap_or_else(|| "never".into()),
+            status.records.to_string(),
+            status.dead_letters.to_string(),
+            status.repeats.to_string(),
+            status.codes_unknown.to_string(),
+            status.error.clone().unwrap_or_default(),
+        ]);
+    }
+    let head = ["source/table", "contract", "state", "last success", "records", "dead letters", "repeats", "codes unknown", "error"];
+    print_table(&head, &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints every contract's table: what it is, and what has landed.
+///
+/// # Errors
+/// The lake cannot be read.
+pub async fn tables(settings: &Settings, format: Format) -> Result<ExitCode> {
+    let contracts = settings.contracts()?;
+    let lake = Lake::open(&settings.lake)?;
+    let (mut rows, mut documents) = (Vec::new(), Vec::new());
+    for contract in contracts.iter() {
+        let table = lake.find(contract).await?;
+        let (version, stored) = match &table {
+            Some(table) => (Some(table.version()), Some(table.rows()?)),
+            None => (None, None),
+        };
+        let kind = match contract.kind {
+            Kind::Entity => "entity",
+            Kind::Event => "event",
+            Kind::Reference => "reference",
+        };
+        documents.push(json!({
+            "table": contract.name(), "title": contract.title, "kind": kind, "key": contract.key,
+            "class": contract.class() as u8, "version": version, "rows": stored,
+            "fields": contract.fields.iter().map(|field| json!({
+                "name": field.name, "title": field.title, "class": field.class as u8, "required": field.required,
+            })).collect::<Vec<_>>(),
+        }));
+        let number = |value: Option<u64>| value.map_or("-".to_string(), |value| value.to_string());
+        rows.push(vec![
+            contract.name(),
+            contract.title.clone(),
+            kind.to_string(),
+            contract.key.join(", "),
+            (contract.class() as u8).to_string(),
+            number(stored),
+            number(version),
+        ]);
+    }
+    if format.json {
+        println!("{}", serde_json::to_string_pretty(&documents)?);
+    } else {
+        print_table(&["table", "title", "kind", "key", "class", "rows in history", "version"], &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Columns as wide as their widest cell; a Chinese character takes two places.
+pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
+    let width = |text: &str| text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum::<usize>();
+    let mut widths: Vec<usize> = head.iter().map(|text| width(text)).collect();
+    for row in rows {
+        for (at, cell) in row.iter().enumerate() {
+            widths[at] = widths[at].max(width(cell));
+        }
+    }
+    let print = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, to)| format!("{cell}{}", " ".repeat(to - width(cell))));
+        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    };
+    print(&head.iter().map(|text| text.to_string()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| print(row));
+}

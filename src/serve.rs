@@ -1,0 +1,164 @@
+//! Running services: one, or all in one process.
+//!
+//! Checked settings enter. Everything that can be wrong is found before a port is bound; then the parts run until an
+//! interrupt or until one of them fails, and all of them finish what they have begun.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use ingest::extract::run::Extract;
+use ingest::land::{Land, Totals};
+use lake::Lake;
+use query::Access;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use topic::settings::Kind;
+
+use crate::settings::Settings;
+
+/// Which parts a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    extract: bool,
+    land: bool,
+    query: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self { extract: true, land: true, query: true };
+    pub const EXTRACT: Self = Self { extract: true, land: false, query: false };
+    pub const LAND: Self = Self { extract: false, land: true, query: false };
+    pub const QUERY: Self = Self { extract: false, land: false, query: true };
+}
+
+/// How often a running process says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+
+/// Runs `parts` until an interrupt; with `only_check`, says whether they would start.
+///
+/// # Errors
+/// Whatever stopped a part, or kept it from starting.
+pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<ExitCode> {
+    let contracts = Arc::new(settings.contracts()?);
+    let access = if parts.query { Some(Access::new(&settings.access)?) } else { None };
+    let alone = (parts.extract != parts.land) && settings.topic.kind == Kind::Embedded;
+    if alone {
+        bail!(ingest_settings("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
+    }
+    if only_check {
+        println!("the settings are valid");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (stop, shutdown) = watch::channel(false);
+    let mut running = JoinSet::new();
+    let mut pulse = Pulse::default();
+    if parts.extract || parts.land {
+        let topic = settings.topic.clone();
+        let log = tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
+        if parts.land {
+            let lake = Lake::open(&settings.lake)?;
+            let land = Arc::new(Land {
+                settings: settings.land.clone(),
+                contracts: contracts.clone(),
+                timezone: settings.timezone,
+                lake,
+                log: log.clone(),
+                partitions: settings.topic.partitions,
+                totals: Arc::default(),
+            });
+            pulse.land = Some(land.totals.clone());
+            let shutdown = shutdown.clone();
+            running.spawn(async move { land.run(shutdown).await.context("land stopped") });
+        }
+        if parts.extract {
+            let (sources, timezone, partitions) = (settings.sources.clone(), settings.timezone, settings.topic.partitions);
+            let extract = settings.extract.clone();
+            let extract = Extract::prepare(extract, sources, &contracts, timezone, log, partitions).await?;
+            pulse.extract = Some(extract.clone());
+            let shutdown = shutdown.clone();
+            running.spawn(async move { extract.run(shutdown).await.context("extract stopped") });
+        }
+    }
+    if let Some(access) = access {
+        let lake = Lake::open(&settings.lake)?;
+        let mut shutdown = shutdown.clone();
+        let stopped = async move {
+            let _ = shutdown.wait_for(|stop| *stop).await;
+        };
+        let query = settings.query.clone();
+        running.spawn(async move { query::serve(query, contracts, lake, access, stopped).await.context("query stopped") });
+    }
+    until_stopped(running, &stop, pulse).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for an interrupt or the first part that ends, then for all of them.
+async fn until_stopped(mut running: JoinSet<Result<()>>, stop: &watch::Sender<bool>, pulse: Pulse) -> Result<()> {
+    let mut outcome = Ok(());
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    report.tick().await;
+    loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                None => return outcome,
+                Some(ended) => {
+                    let ended = ended.context("a part has panicked").and_then(|result| result);
+                    if let Err(error) = &ended {
+                        tracing::error!(error = %format!("{error:#}"), "stopping");
+                    }
+                    outcome = outcome.and(ended);
+                    stop.send_replace(true);
+                }
+            },
+            () = interrupt() => {
+                if stop.send_replace(true) {
+                    tracing::warn!("interrupted again, leaving at once; nothing that was acknowledged is lost");
+                    std::process::exit(130);
+                }
+                tracing::info!("stopping: finishing what has begun");
+            }
+            _ = report.tick() => pulse.say(),
+        }
+    }
+}
+
+async fn interrupt() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// What a running process tells of itself.
+#[derive(Default)]
+struct Pulse {
+    extract: Option<Arc<Extract>>,
+    land: Option<Arc<Totals>>,
+}
+
+impl Pulse {
+    fn say(&self) {
+        if let Some(extract) = &self.extract {
+            let report = extract.board.report();
+            let sum = |get: fn(&ingest::extract::status::TableStatus) -> u64| report.values().map(get).sum::<u64>();
+            let failing = report.values().filter(|status| status.failures > 0).count();
+            let (records, dead_letters) = (sum(|status| status.records), sum(|status| status.dead_letters));
+            tracing::info!(records, dead_letters, tables = report.len(), failing, "extracted");
+        }
+        if let Some(totals) = &self.land {
+            let (rows, commits) = (totals.rows.load(Ordering::Relaxed), totals.commits.load(Ordering::Relaxed));
+            tracing::info!(rows, dead_letters = totals.letters.load(Ordering::Relaxed), commits, "landed");
+        }
+    }
+}
+
+fn ingest_settings(message: &str) -> ingest::Error {
+    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
+}

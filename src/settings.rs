@@ -1,0 +1,173 @@
+//! The settings as a whole: defaults, then the file, then the environment.
+//!
+//! Text enters, checked settings leave. Unknown keys fail, and every message names the key. Nothing is bound, opened or
+//! connected here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use config::{Config, Environment, FileFormat};
+use schemas::Contracts;
+use serde::Deserialize;
+
+/// Every setting's default, with its description.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// All sections.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    #[serde(deserialize_with = "timezone")]
+    pub timezone: chrono_tz::Tz,
+    pub schemas_path: PathBuf,
+    pub topic_prefix: String,
+    pub log: LogSettings,
+    pub topic: topic::Settings,
+    pub lake: lake::Settings,
+    pub extract: ingest::ExtractSettings,
+    pub sources: BTreeMap<String, ingest::SourceSettings>,
+    pub land: ingest::LandSettings,
+    pub query: query::Settings,
+    pub access: query::AccessSettings,
+}
+
+/// `[log]`: what Quad writes about itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Settings {
+    /// Reads `file`, which must exist when it was asked for, and the environment.
+    ///
+    /// # Errors
+    /// What is wrong, with its key.
+    pub fn load(file: Option<&Path>, environment: HashMap<String, String>) -> Result<Self> {
+        let mut builder = Config::builder().add_source(config::File::from_str(DEFAULTS, FileFormat::Toml));
+        let found = file.map(Path::to_path_buf).or_else(|| Some(PathBuf::from(FILE)).filter(|file| file.is_file()));
+        if let Some(file) = found {
+            let text = std::fs::read_to_string(&file)
+                .with_context(|| format!("could not read the settings file {}", file.display()))?;
+            builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
+        }
+        // Only a variable with a section is a setting: QUAD_TOKEN and QUAD_CONFIG are not.
+        let sections = environment.into_iter().filter(|(name, _)| name.starts_with("QUAD_") && name.contains("__"));
+        let environment =
+            Environment::with_prefix("QUAD").prefix_separator("_").separator("__").source(Some(sections.collect()));
+        let settings: Self = builder.add_source(environment.try_parsing(false)).build()?.try_deserialize()?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The contracts, with topics named as the settings say.
+    ///
+    /// # Errors
+    /// A contract that cannot be used.
+    pub fn contracts(&self) -> Result<Contracts, schemas::Error> {
+        Ok(Contracts::load(&self.schemas_path)?.with_topic_prefix(&self.topic_prefix))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.topic.check()?;
+        self.query.validate()?;
+        let positive = [
+            ("extract.batch_rows_max", self.extract.batch_rows_max),
+            ("extract.text_bytes_max", self.extract.text_bytes_max),
+            ("extract.push_records_max", self.extract.push_records_max),
+            ("land.batch_rows_max", self.land.batch_rows_max),
+            ("land.batch_bytes_max", self.land.batch_bytes_max),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            anyhow::bail!("{key} must be at least 1");
+        }
+        if self.land.id.is_empty() || self.land.id.contains('/') {
+            anyhow::bail!("land.id must be a name without `/`");
+        }
+        if !self.schemas_path.join("contracts").is_dir() {
+            anyhow::bail!("schemas_path {} has no folder `contracts`", self.schemas_path.display());
+        }
+        let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        if !is_name(&self.topic_prefix) {
+            anyhow::bail!("topic_prefix `{}`: letters, digits, `_` and `-` only", self.topic_prefix);
+        }
+        for id in self.sources.keys() {
+            if !is_name(id) {
+                anyhow::bail!("sources.{id}: an id has letters, digits, `_` and `-` only");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn timezone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<chrono_tz::Tz, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    name.parse().map_err(|_| serde::de::Error::custom(format!("`{name}` is no time zone; use a name such as Asia/Shanghai")))
+}
+
+/// Read from the working directory when no file is named.
+const FILE: &str = "quad.toml";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(file: &str, environment: &[(&str, &str)], expected: Expect) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("quad.toml");
+        std::fs::write(&path, file).expect("writes");
+        let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let outcome = match Settings::load(Some(&path), environment) {
+            Ok(settings) => format!("{} {} {:?}", settings.land.id, settings.land.batch_age_ms_max, settings.sources.keys()),
+            Err(error) => format!("{error:#}"),
+        };
+        expected.assert_eq(&outcome);
+    }
+
+    #[test]
+    fn defaults_are_complete_and_valid() {
+        check("", &[], expect!["quad 1000 []"]);
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file_overrides_the_defaults() {
+        let file = "[land]\nid = \"file\"\nbatch_age_ms_max = 7\n[sources.gates]\nconnector = \"access_hikvision\"";
+        let environment = [("QUAD_LAND__ID", "env"), ("QUAD_TOKEN", "ignored"), ("HOME", "/")];
+        check(file, &environment, expect![[r#"env 7 ["gates"]"#]]);
+    }
+
+    #[test]
+    fn an_unknown_key_fails_wherever_it_stands() {
+        check("[land]\nidd = \"x\"", &[], expect![[r#""#]]);
+        check("", &[("QUAD_QUERY__NO_SUCH_KEY", "1")], expect![[r#""#]]);
+        check("[lnd]\nid = \"x\"", &[], expect![[r#""#]]);
+    }
+
+    #[test]
+    fn a_wrong_value_names_its_key() {
+        check("[land]\nbatch_age_ms_max = \"soon\"", &[], expect![[r#""#]]);
+        check("[land]\nid = \"a/b\"", &[], expect![[r#""#]]);
+        check("timezone = \"Mars/Base\"", &[], expect![[r#""#]]);
+    }
+
+    #[test]
+    fn no_secret_can_be_printed() {
+        let environment = [("QUAD_EXTRACT__ID_KEY".to_string(), "hush".to_string())].into();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("quad.toml");
+        std::fs::write(&path, "[topic.kafka.properties]\n\"sasl.password\" = \"hush\"").expect("writes");
+        let settings = Settings::load(Some(&path), environment).expect("valid");
+        assert!(!format!("{settings:?}").contains("hush"));
+    }
+}
