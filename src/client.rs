@@ -5,33 +5,215 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use chrono::{DateTime, SecondsFormat};
 use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use proto::profile::v1::value::Kind;
+use proto::profile::v1::{GetProfileRequest, Item, ItemState, PersonKey, Profile, Purpose, Value, person_key};
+use query::api::client::Client;
+use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
+use crate::report::print_table;
 use crate::settings::Settings;
+
+/// Rows held back for a table whose columns line up; a longer answer is printed in several.
+const TABLE_ROWS_MAX: usize = 10_000;
+
+/// Where a running Quad is, and who asks.
+#[derive(Args)]
+struct Server {
+    /// The gRPC address; the settings' own when left out.
+    #[arg(long, env = "QUAD_URL", value_name = "URL")]
+    url: Option<String>,
+}
 
 #[derive(Args)]
 pub struct SqlArgs {
-    /// The statement.
+    /// The statement, e.g. "SELECT COUNT(*) FROM academic.grade".
     query: String,
     /// Print one JSON object a row.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
 #[derive(Args)]
 pub struct ProfileArgs {
     /// 学号.
     student_no: String,
+    /// Only these sections or items, e.g. a,b09,gpa.
+    #[arg(long, value_delimiter = ',')]
+    items: Vec<String>,
+    /// What for; it decides what is shown, and is recorded.
+    #[arg(long, value_enum, default_value = "daily-work")]
+    purpose: For,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: Server,
 }
 
-pub async fn sql(_settings: &Settings, _args: &SqlArgs) -> Result<ExitCode> {
-    anyhow::bail!("not yet")
+#[derive(Clone, Copy, ValueEnum)]
+enum For {
+    DailyWork,
+    Safety,
+    StudyHelp,
+    Aid,
+    Statistics,
 }
 
-pub async fn profile(_settings: &Settings, _args: &ProfileArgs) -> Result<ExitCode> {
-    anyhow::bail!("not yet")
+impl From<For> for Purpose {
+    fn from(purpose: For) -> Self {
+        match purpose {
+            For::DailyWork => Self::DailyWork,
+            For::Safety => Self::Safety,
+            For::StudyHelp => Self::StudyHelp,
+            For::Aid => Self::Aid,
+            For::Statistics => Self::Statistics,
+        }
+    }
+}
+
+impl Server {
+    async fn connect(&self, settings: &Settings) -> Result<Client> {
+        let scheme = if settings.query.tls.is_some() { "https" } else { "http" };
+        let url = self.url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.query.grpc_listen));
+        Client::connect(&url, std::env::var("QUAD_TOKEN").ok()).await.map_err(with_hint)
+    }
+}
+
+/// Asks in SQL and prints rows as they come.
+///
+/// # Errors
+/// What the server says, with its hint.
+pub async fn sql(settings: &Settings, args: &SqlArgs) -> Result<ExitCode> {
+    let mut answer = args.server.connect(settings).await?.sql(&args.query).await.map_err(with_hint)?;
+    let head: Vec<String> = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let (mut waiting, mut total, mut is_begun) = (Vec::new(), 0, false);
+    while let Some(batch) = answer.stream.next().await {
+        let batch = batch.map_err(with_hint)?;
+        total += batch.num_rows();
+        if args.json {
+            print_json(&batch)?;
+            continue;
+        }
+        waiting.extend(cells(&batch)?);
+        if waiting.len() >= TABLE_ROWS_MAX {
+            print_table(if is_begun { &[] } else { &head }, &std::mem::take(&mut waiting));
+            is_begun = true;
+        }
+    }
+    if !args.json {
+        print_table(if is_begun { &[] } else { &head }, &waiting);
+        println!("({total} rows)");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cells(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
+    let options = FormatOptions::default().with_null("∅");
+    let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
+    let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
+    Ok((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect()).collect())
+}
+
+fn print_json(batch: &RecordBatch) -> Result<()> {
+    let mut writer = arrow_json::LineDelimitedWriter::new(std::io::stdout().lock());
+    writer.write(batch)?;
+    Ok(writer.finish()?)
+}
+
+/// Asks for a student's profile and prints its items.
+///
+/// # Errors
+/// What the server says, with its hint.
+pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode> {
+    let request = GetProfileRequest {
+        person: Some(PersonKey { key: Some(person_key::Key::StudentNo(args.student_no.clone())) }),
+        item_mask: (!args.items.is_empty()).then(|| prost_types::FieldMask { paths: args.items.clone() }),
+        purpose: Purpose::from(args.purpose).into(),
+    };
+    let profile = args.server.connect(settings).await?.profile(request).await.map_err(with_hint)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&document(&profile))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("person {}   version {}   snapshot {}\n", profile.person_id, profile.profile_version, profile.snapshot);
+    let row = |item: &Item| {
+        let value = item.value.as_ref().map(|value| match plain(value) {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        });
+        vec![
+            item.id.clone(),
+            item.name.clone(),
+            value.unwrap_or_default(),
+            state(item),
+            time(item.as_of.as_ref()),
+            item.sources.join(", "),
+        ]
+    };
+    print_table(
+        &["id", "item", "value", "state", "as of", "sources"],
+        &profile.items.iter().map(row).collect::<Vec<_>>(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn document(profile: &Profile) -> serde_json::Value {
+    let item = |item: &Item| {
+        json!({
+            "id": item.id, "name": item.name, "section": item.section, "value": item.value.as_ref().map(plain),
+            "state": state(item), "as_of": time(item.as_of.as_ref()), "sources": item.sources, "class": item.sensitivity_class,
+        })
+    };
+    json!({
+        "person_id": profile.person_id, "student_nos": profile.student_nos, "profile_version": profile.profile_version,
+        "computed_at": time(profile.computed_at.as_ref()), "snapshot": profile.snapshot,
+        "items": profile.items.iter().map(item).collect::<Vec<_>>(),
+    })
+}
+
+fn state(item: &Item) -> String {
+    let name = ItemState::try_from(item.state).unwrap_or_default().as_str_name();
+    name.trim_start_matches("ITEM_STATE_").to_lowercase()
+}
+
+fn time(time: Option<&prost_types::Timestamp>) -> String {
+    let moment = time.and_then(|time| DateTime::from_timestamp(time.seconds, u32::try_from(time.nanos).ok()?));
+    moment.map(|moment| moment.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default()
+}
+
+fn plain(value: &Value) -> serde_json::Value {
+    match &value.kind {
+        Some(Kind::StringValue(text)) => json!(text),
+        Some(Kind::Int64Value(number)) => json!(number),
+        Some(Kind::DoubleValue(number)) => json!(number),
+        Some(Kind::BoolValue(truth)) => json!(truth),
+        Some(Kind::TimestampValue(moment)) => json!(time(Some(moment))),
+        Some(Kind::ListValue(list)) => list.values.iter().map(plain).collect(),
+        Some(Kind::ObjectValue(object)) => {
+            let mut fields: Vec<_> = object.fields.iter().map(|(name, value)| (name.clone(), plain(value))).collect();
+            fields.sort_by(|left, right| left.0.cmp(&right.0));
+            Map::from_iter(fields).into()
+        }
+        None => serde_json::Value::Null,
+    }
+}
+
+/// The server's words; what to do stands on the next line.
+fn with_hint(error: query::Error) -> anyhow::Error {
+    match &error.hint {
+        Some(hint) => anyhow!("{}\nhint: {hint}", error.message),
+        None => anyhow!("{}", error.message),
+    }
 }
 
 #[derive(Args)]
@@ -66,7 +248,10 @@ pub fn token(args: &TokenArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", serde_json::json!({ "name": args.name, "role": role, "token": token, "sha256": sha256 }));
     } else {
-        println!("token (shown once): {token}\n\nquad.toml:\n[access.tokens.{}]\nrole = \"{role}\"\nsha256 = \"{sha256}\"", args.name);
+        println!(
+            "token (shown once): {token}\n\nquad.toml:\n[access.tokens.{}]\nrole = \"{role}\"\nsha256 = \"{sha256}\"",
+            args.name
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -104,7 +104,9 @@ async fn lake(settings: &Settings) -> Result<String, String> {
 /// Connects to a source and asks each of its queries for no rows.
 fn probe(settings: &ingest::SourceSettings, connector: &Connector) -> Result<String, String> {
     let source = Source::connect(settings).map_err(|error| match error.kind {
-        ErrorKind::Source => format!("{error}; check the connection string, the password in the environment and the network"),
+        ErrorKind::Source => {
+            format!("{error}; check the connection string, the password in the environment and the network")
+        }
         _ => error.chain(),
     })?;
     for table in &connector.tables {

@@ -117,9 +117,7 @@ fn is_settings(error: &anyhow::Error) -> bool {
 
 fn start_log(settings: &settings::LogSettings) {
     use tracing_subscriber::EnvFilter;
-    // The engine's own chatter is for its developers.
-    let quiet = "datafusion=warn,deltalake=warn,deltalake_core=warn,delta_kernel=warn,h2=warn,fjall=warn,lsm_tree=warn,odbc_api=error,arrow_odbc=warn";
-    let filter = EnvFilter::try_new(format!("{quiet},{}", settings.filter)).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match settings.format {
         LogFormat::Text => builder.init(),

@@ -47,7 +47,17 @@ pub fn sources(settings: &Settings, format: Format) -> Result<ExitCode> {
             status.error.clone().unwrap_or_default(),
         ]);
     }
-    let head = ["source/table", "contract", "state", "last success", "records", "dead letters", "repeats", "codes unknown", "error"];
+    let head = [
+        "source/table",
+        "contract",
+        "state",
+        "last success",
+        "records",
+        "dead letters",
+        "repeats",
+        "codes unknown",
+        "error",
+    ];
     print_table(&head, &rows);
     Ok(ExitCode::SUCCESS)
 }
@@ -97,11 +107,12 @@ pub async fn tables(settings: &Settings, format: Format) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Columns as wide as their widest cell; a Chinese character takes two places.
+/// Columns as wide as their widest cell; a Chinese character takes two places. An empty head is not printed.
 pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
     let width = |text: &str| text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum::<usize>();
     let mut widths: Vec<usize> = head.iter().map(|text| width(text)).collect();
     for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
         for (at, cell) in row.iter().enumerate() {
             widths[at] = widths[at].max(width(cell));
         }
@@ -110,6 +121,8 @@ pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
         let padded = cells.iter().zip(&widths).map(|(cell, to)| format!("{cell}{}", " ".repeat(to - width(cell))));
         println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    print(&head.iter().map(|text| text.to_string()).collect::<Vec<_>>());
+    if !head.is_empty() {
+        print(&head.iter().map(|text| text.to_string()).collect::<Vec<_>>());
+    }
     rows.iter().for_each(|row| print(row));
 }

@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 use ingest::extract::run::Extract;
 use ingest::land::{Land, Totals};
 use lake::Lake;
-use query::Access;
+use query::serve::Bound;
+use query::{Access, Source};
+use schemas::Contracts;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use topic::settings::Kind;
@@ -52,47 +54,65 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
         println!("the settings are valid");
         return Ok(ExitCode::SUCCESS);
     }
+    let started = Started::prepare(&settings, parts, contracts, access).await?;
     let (stop, shutdown) = watch::channel(false);
     let mut running = JoinSet::new();
-    let mut pulse = Pulse::default();
-    if parts.extract || parts.land {
-        let topic = settings.topic.clone();
-        let log = tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
-        if parts.land {
-            let lake = Lake::open(&settings.lake)?;
-            let land = Arc::new(Land {
-                settings: settings.land.clone(),
-                contracts: contracts.clone(),
-                timezone: settings.timezone,
-                lake,
-                log: log.clone(),
-                partitions: settings.topic.partitions,
-                totals: Arc::default(),
-            });
-            pulse.land = Some(land.totals.clone());
-            let shutdown = shutdown.clone();
-            running.spawn(async move { land.run(shutdown).await.context("land stopped") });
-        }
-        if parts.extract {
-            let (sources, timezone, partitions) = (settings.sources.clone(), settings.timezone, settings.topic.partitions);
-            let extract = settings.extract.clone();
-            let extract = Extract::prepare(extract, sources, &contracts, timezone, log, partitions).await?;
-            pulse.extract = Some(extract.clone());
-            let shutdown = shutdown.clone();
-            running.spawn(async move { extract.run(shutdown).await.context("extract stopped") });
-        }
+    let pulse = Pulse { extract: started.extract.clone(), land: started.land.as_ref().map(|land| land.totals.clone()) };
+    let stopped = |mut shutdown: watch::Receiver<bool>| async move {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    if let Some(query) = started.query {
+        let stopped = stopped(shutdown.clone());
+        running.spawn(async move { query.run(stopped).await.context("query stopped") });
     }
-    if let Some(access) = access {
-        let lake = Lake::open(&settings.lake)?;
-        let mut shutdown = shutdown.clone();
-        let stopped = async move {
-            let _ = shutdown.wait_for(|stop| *stop).await;
-        };
-        let query = settings.query.clone();
-        running.spawn(async move { query::serve(query, contracts, lake, access, stopped).await.context("query stopped") });
+    if let Some(land) = started.land {
+        let shutdown = shutdown.clone();
+        running.spawn(async move { land.run(shutdown).await.context("land stopped") });
+    }
+    if let Some(extract) = started.extract {
+        running.spawn(async move { extract.run(shutdown).await.context("extract stopped") });
     }
     until_stopped(running, &stop, pulse).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The parts of a process, checked and opened; none of them runs yet.
+struct Started {
+    extract: Option<Arc<Extract>>,
+    land: Option<Arc<Land>>,
+    query: Option<Bound>,
+}
+
+impl Started {
+    async fn prepare(
+        settings: &Settings,
+        parts: Parts,
+        contracts: Arc<Contracts>,
+        access: Option<Access>,
+    ) -> Result<Self> {
+        let mut started = Self { extract: None, land: None, query: None };
+        let lake = Lake::open(&settings.lake)?;
+        let (timezone, partitions) = (settings.timezone, settings.topic.partitions);
+        if parts.extract || parts.land {
+            let topic = settings.topic.clone();
+            let log =
+                tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
+            if parts.extract {
+                let (extract, sources) = (settings.extract.clone(), settings.sources.clone());
+                let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions).await?;
+                started.extract = Some(extract);
+            }
+            if parts.land {
+                let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());
+                let totals = Arc::new(Totals::default());
+                started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals }));
+            }
+        }
+        if let Some(access) = access {
+            started.query = Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake), access).await?);
+        }
+        Ok(started)
+    }
 }
 
 /// Waits for an interrupt or the first part that ends, then for all of them.

@@ -65,7 +65,8 @@ impl Settings {
         let sections = environment.into_iter().filter(|(name, _)| name.starts_with("QUAD_") && name.contains("__"));
         let environment =
             Environment::with_prefix("QUAD").prefix_separator("_").separator("__").source(Some(sections.collect()));
-        let settings: Self = builder.add_source(environment.try_parsing(false)).build()?.try_deserialize()?;
+        let mut settings: Self = builder.add_source(environment.try_parsing(false)).build()?.try_deserialize()?;
+        settings.query.timezone = settings.timezone.name().to_string();
         settings.check()?;
         Ok(settings)
     }
@@ -97,7 +98,9 @@ impl Settings {
         if !self.schemas_path.join("contracts").is_dir() {
             anyhow::bail!("schemas_path {} has no folder `contracts`", self.schemas_path.display());
         }
-        let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let is_name = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        };
         if !is_name(&self.topic_prefix) {
             anyhow::bail!("topic_prefix `{}`: letters, digits, `_` and `-` only", self.topic_prefix);
         }
@@ -112,7 +115,8 @@ impl Settings {
 
 fn timezone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<chrono_tz::Tz, D::Error> {
     let name = String::deserialize(deserializer)?;
-    name.parse().map_err(|_| serde::de::Error::custom(format!("`{name}` is no time zone; use a name such as Asia/Shanghai")))
+    name.parse()
+        .map_err(|_| serde::de::Error::custom(format!("`{name}` is no time zone; use a name such as Asia/Shanghai")))
 }
 
 /// Read from the working directory when no file is named.
@@ -129,7 +133,9 @@ mod tests {
         std::fs::write(&path, file).expect("writes");
         let environment = environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let outcome = match Settings::load(Some(&path), environment) {
-            Ok(settings) => format!("{} {} {:?}", settings.land.id, settings.land.batch_age_ms_max, settings.sources.keys()),
+            Ok(settings) => {
+                format!("{} {} {:?}", settings.land.id, settings.land.batch_age_ms_max, settings.sources.keys())
+            }
             Err(error) => format!("{error:#}"),
         };
         expected.assert_eq(&outcome);

@@ -1,0 +1,115 @@
+//! The other side of the doors, for the command line. A question or a person enters; batches or a profile leave.
+
+use std::time::Duration;
+
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::{CommandStatementQuery, ProstMessageExt};
+use arrow_flight::{FlightClient, FlightDescriptor};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use futures::stream::{BoxStream, StreamExt as _};
+use prost::Message as _;
+use proto::profile::v1::profile_service_client::ProfileServiceClient;
+use proto::profile::v1::{GetProfileRequest, Profile};
+use tonic::metadata::MetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use crate::error::{Error, ErrorKind};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// A connection to a server's gRPC port.
+#[derive(Debug, Clone)]
+pub struct Client {
+    channel: Channel,
+    token: Option<String>,
+}
+
+/// An answer over Flight SQL.
+pub struct Batches {
+    pub schema: SchemaRef,
+    pub stream: BoxStream<'static, Result<RecordBatch, Error>>,
+}
+
+impl Client {
+    /// Connects to `url`, for example `http://127.0.0.1:50051`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no URL, `Unavailable` when nobody answers there.
+    pub async fn connect(url: &str, token: Option<String>) -> Result<Self, Error> {
+        let wrong = |error: tonic::transport::Error| {
+            Error::new(ErrorKind::InvalidArgument, format!("`{url}` is not a URL such as http://127.0.0.1:50051")).with_source(error)
+        };
+        let endpoint = Endpoint::from_shared(url.to_string()).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
+        let channel = endpoint.connect().await.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("could not reach {url}"))
+                .with_hint("is `quad up` or `quad query` running?")
+                .with_source(error)
+        })?;
+        Ok(Self { channel, token })
+    }
+
+    /// Asks a question.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn sql(&self, sql: &str) -> Result<Batches, Error> {
+        let inner = arrow_flight::flight_service_client::FlightServiceClient::new(self.channel.clone());
+        let mut client = FlightClient::new_from_inner(inner.max_decoding_message_size(MESSAGE_BYTES_MAX));
+        if let Some(token) = &self.token {
+            client.add_header("authorization", &format!("Bearer {token}")).map_err(from_flight)?;
+        }
+        let command = CommandStatementQuery { query: sql.to_string(), transaction_id: None };
+        let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
+        let info = client.get_flight_info(descriptor).await.map_err(from_flight)?;
+        let schema = info.clone().try_decode_schema().map_err(|error| from_flight(error.into()))?;
+        let ticket = info.endpoint.into_iter().next().and_then(|endpoint| endpoint.ticket);
+        let ticket = ticket.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no ticket"))?;
+        let stream: FlightRecordBatchStream = client.do_get(ticket).await.map_err(from_flight)?;
+        let stream = stream.map(|batch| batch.map_err(from_flight)).boxed();
+        Ok(Batches { schema: schema.into(), stream })
+    }
+
+    /// One profile.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn profile(&self, request: GetProfileRequest) -> Result<Profile, Error> {
+        let mut request = Request::new(request);
+        if let Some(token) = &self.token {
+            let header = MetadataValue::try_from(format!("Bearer {token}"));
+            let header = header.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the token has characters no token has"))?;
+            request.metadata_mut().insert("authorization", header);
+        }
+        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
+        response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+    }
+}
+
+fn from_flight(error: FlightError) -> Error {
+    match error {
+        FlightError::Tonic(status) => from_status(&status),
+        other => Error::new(ErrorKind::Internal, "could not read the answer").with_source(other),
+    }
+}
+
+/// The server's error, its hint within the message.
+fn from_status(status: &Status) -> Error {
+    let kind = match status.code() {
+        Code::InvalidArgument => ErrorKind::InvalidArgument,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::Denied,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Cancelled => ErrorKind::Canceled,
+        Code::ResourceExhausted => ErrorKind::Busy,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        _ => ErrorKind::Internal,
+    };
+    Error::new(kind, status.message())
+}

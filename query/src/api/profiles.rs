@@ -1,0 +1,207 @@
+//! The profile service. gRPC calls enter; profiles leave from memory, after policy. Nothing is computed here.
+//!
+//! Wire contract: `proto/quad/profile/v1/profile.proto`.
+
+mod convert;
+mod mask;
+mod page;
+
+use std::sync::Arc;
+
+use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
+use proto::profile::v1::{
+    BatchGetProfilesRequest, BatchGetProfilesResponse, GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus,
+    ListProfilesRequest, ListProfilesResponse, PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest,
+    ResolveIdentityResponse, person_key, profile_result,
+};
+use tonic::{Request, Response, Status};
+
+use self::convert::Reading;
+use self::mask::Mask;
+use self::page::Page;
+use super::flight::authenticate;
+use super::status::codes;
+use crate::access::{Access, Principal};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::identity::index::OPEN;
+use crate::identity::{IdType, Index, Resolution, Rule};
+use crate::policy::{self, Door};
+use crate::profile::{Person, Profiles, Store};
+
+/// Keys a batch may have.
+const BATCH_MAX: usize = 200;
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+const RESPONSE_BYTES_MAX: usize = 16 << 20;
+const IDENTIFIER_CHARS_MAX: usize = 64;
+
+/// Serves from the store, and identity from the engine's newest snapshot.
+pub struct ProfilesApi {
+    engine: Arc<Engine>,
+    access: Arc<Access>,
+    store: Arc<Store>,
+}
+
+impl ProfilesApi {
+    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>) -> Self {
+        Self { engine, access, store }
+    }
+
+    /// Ready to be added to a server.
+    pub fn into_server(self) -> ProfileServiceServer<Self> {
+        ProfileServiceServer::new(self)
+            .max_decoding_message_size(REQUEST_BYTES_MAX)
+            .max_encoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
+    fn enter<T>(&self, request: &Request<T>, door: Door) -> Result<Principal, Status> {
+        let principal = authenticate(&self.access, request.metadata())?;
+        policy::enter(&principal, door)?;
+        Ok(principal)
+    }
+
+    fn profiles(&self) -> Result<Arc<Profiles>, Error> {
+        self.store.get().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time").with_hint("try again in a moment")
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl ProfileService for ProfilesApi {
+    async fn get_profile(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Status> {
+        let principal = self.enter(&request, Door::GetProfile)?;
+        let request = request.into_inner();
+        let profiles = self.profiles()?;
+        let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
+        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let person = find(&profiles, request.person.as_ref())?;
+        audit(&principal, Door::GetProfile, request.purpose, 1);
+        Ok(Response::new(GetProfileResponse { profile: Some(reading.profile(person)) }))
+    }
+
+    async fn batch_get_profiles(
+        &self,
+        request: Request<BatchGetProfilesRequest>,
+    ) -> Result<Response<BatchGetProfilesResponse>, Status> {
+        let principal = self.enter(&request, Door::BatchGetProfiles)?;
+        let request = request.into_inner();
+        let keys = request.persons.len();
+        if keys == 0 || keys > BATCH_MAX {
+            let error = Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
+            return Err(error.with_hint("split the batch").into());
+        }
+        let profiles = self.profiles()?;
+        let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
+        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let results = request.persons.iter().map(|key| {
+            let result = match find(&profiles, Some(key)) {
+                Ok(person) => profile_result::Result::Profile(reading.profile(person)),
+                Err(error) => {
+                    profile_result::Result::Error(ProfileError { code: codes(error.kind).0.into(), message: error.text() })
+                }
+            };
+            ProfileResult { result: Some(result) }
+        });
+        let results = results.collect();
+        audit(&principal, Door::BatchGetProfiles, request.purpose, keys);
+        Ok(Response::new(BatchGetProfilesResponse { results }))
+    }
+
+    async fn list_profiles(&self, request: Request<ListProfilesRequest>) -> Result<Response<ListProfilesResponse>, Status> {
+        let principal = self.enter(&request, Door::ListProfiles)?;
+        let request = request.into_inner();
+        let profiles = self.profiles()?;
+        let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
+        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let page = Page::new(&request)?;
+        let (persons, next_page_token, total) = page.of(&profiles);
+        audit(&principal, Door::ListProfiles, request.purpose, persons.len());
+        Ok(Response::new(ListProfilesResponse {
+            profiles: persons.into_iter().map(|person| reading.profile(person)).collect(),
+            next_page_token,
+            total_size: i32::try_from(total).unwrap_or(i32::MAX),
+        }))
+    }
+
+    async fn resolve_identity(
+        &self,
+        request: Request<ResolveIdentityRequest>,
+    ) -> Result<Response<ResolveIdentityResponse>, Status> {
+        let principal = self.enter(&request, Door::ResolveIdentity)?;
+        let request = request.into_inner();
+        let length = request.id_value.chars().count();
+        if length == 0 || length > IDENTIFIER_CHARS_MAX {
+            let message = format!("id_value has {length} characters, not 1 to {IDENTIFIER_CHARS_MAX}");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).into());
+        }
+        let at = request.at.as_ref().map(convert::micros).transpose()?;
+        let snapshot = self.engine.pin().snapshot.clone();
+        let identity = &snapshot.identity;
+        let value = request.id_value.as_str();
+        let id_type = WireIdType::try_from(request.id_type).unwrap_or(WireIdType::Unspecified);
+        let resolution = match id_type {
+            WireIdType::StudentNo => identity.resolve(IdType::StudentNo, value, at),
+            WireIdType::StaffNo => identity.resolve(IdType::StaffNo, value, at),
+            WireIdType::CasUid => identity.resolve(IdType::CasUid, value, at),
+            WireIdType::CardNo => identity.resolve(IdType::CardNo, value, at),
+            WireIdType::CardPhysicalNo => identity.resolve(IdType::CardPhysicalNo, value, at),
+            WireIdType::AccessPersonNo => identity.resolve_access(Some(value), None, at),
+            WireIdType::Unspecified => {
+                let error = Error::new(ErrorKind::InvalidArgument, "id_type is not set or unknown");
+                return Err(error.with_hint("use one of ID_TYPE_STUDENT_NO, …").into());
+            }
+        };
+        audit(&principal, Door::ResolveIdentity, 0, 1);
+        Ok(Response::new(resolved(identity, resolution)))
+    }
+}
+
+/// The person of a key. Errors never repeat the key: they may be logged on the other side.
+fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<Person>, Error> {
+    let (person, length, what) = match key.and_then(|key| key.key.as_ref()) {
+        Some(person_key::Key::StudentNo(number)) => (profiles.by_student_no(number), number.chars().count(), "student_no"),
+        Some(person_key::Key::PersonId(id)) => (profiles.by_id(id), id.chars().count(), "person_id"),
+        None => {
+            let error = Error::new(ErrorKind::InvalidArgument, "person is not set");
+            return Err(error.with_hint("set student_no or person_id"));
+        }
+    };
+    if length == 0 || length > IDENTIFIER_CHARS_MAX {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("{what} has {length} characters, not 1 to {IDENTIFIER_CHARS_MAX}")));
+    }
+    person.ok_or_else(|| {
+        let hint = "check the number; a new student shows once the record has landed";
+        Error::new(ErrorKind::NotFound, format!("no student has this {what}")).with_hint(hint)
+    })
+}
+
+fn resolved(identity: &Index, resolution: Resolution) -> ResolveIdentityResponse {
+    let mut response = ResolveIdentityResponse::default();
+    let (status, span) = match resolution {
+        Resolution::Placeholder => {
+            response.rule = Rule::R0.name().to_string();
+            (LinkStatus::Unlinked, None)
+        }
+        Resolution::Unlinked => (LinkStatus::Unlinked, None),
+        Resolution::Linked(span) => (LinkStatus::Confirmed, Some(span)),
+        Resolution::Disputed(span) => (LinkStatus::Disputed, span),
+    };
+    response.set_status(status);
+    if let Some(span) = span {
+        response.rule = span.rule.name().to_string();
+        response.valid_from = Some(convert::timestamp(span.from));
+        response.valid_to = (span.to != OPEN).then(|| convert::timestamp(span.to));
+        if status == LinkStatus::Confirmed {
+            let person = identity.person(span.person);
+            response.person_id = person.id.to_string();
+            response.student_nos = person.student_nos.iter().map(ToString::to_string).collect();
+        }
+    }
+    response
+}
+
+fn audit(principal: &Principal, door: Door, purpose: i32, persons: usize) {
+    tracing::info!(target: "quad::audit", ?door, principal = %principal.name, purpose, persons, "profile");
+}

@@ -1,0 +1,99 @@
+//! Profiles as messages. Persons enter; policy decides item by item; messages leave.
+
+use proto::profile::v1::{Item as WireItem, ItemState, Profile, Purpose as WirePurpose, Value as WireValue, ValueList, ValueObject, value};
+use prost_types::Timestamp;
+
+use super::mask::Mask;
+use crate::access::Principal;
+use crate::error::{Error, ErrorKind};
+use crate::policy::{self, Purpose};
+use crate::profile::store::ItemValue;
+use crate::profile::{Item, Person, Profiles, State, Value};
+
+/// Who reads what for what: the same for every person of a call.
+pub struct Reading<'a> {
+    profiles: &'a Profiles,
+    /// The items wanted, each with whether it is withheld.
+    items: Vec<(usize, bool)>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(profiles: &'a Profiles, principal: &Principal, purpose: Purpose, mask: &Mask) -> Self {
+        let wanted = (0..profiles.items.len()).filter(|place| mask.has(*place));
+        let items = wanted.map(|place| (place, policy::is_withheld(principal, purpose, profiles.items[place].class)));
+        Self { profiles, items: items.collect() }
+    }
+
+    /// The message of one person.
+    pub fn profile(&self, person: &Person) -> Profile {
+        let items = self.items.iter().map(|(place, withheld)| item(&self.profiles.items[*place], &person.items[*place], *withheld));
+        Profile {
+            person_id: person.id.to_string(),
+            student_nos: person.student_nos.iter().map(ToString::to_string).collect(),
+            profile_version: person.version.clone(),
+            computed_at: Some(timestamp(self.profiles.computed_at)),
+            snapshot: self.profiles.snapshot.id,
+            items: items.collect(),
+        }
+    }
+}
+
+fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
+    let state = match (withheld, given.state) {
+        (true, _) => ItemState::Withheld,
+        (false, State::Ok) => ItemState::Ok,
+        (false, State::Stale) => ItemState::Stale,
+        (false, State::Missing) => ItemState::Missing,
+        (false, State::Conflict) => ItemState::Conflict,
+    };
+    WireItem {
+        id: item.id.clone(),
+        name: item.name.clone(),
+        section: item.section.clone(),
+        value: given.value.as_ref().filter(|_| !withheld).map(wire_value),
+        as_of: given.as_of.filter(|_| !withheld).map(timestamp),
+        sources: item.sources.clone(),
+        sensitivity_class: i32::from(item.class),
+        state: state.into(),
+    }
+}
+
+fn wire_value(value: &Value) -> WireValue {
+    let kind = match value {
+        Value::Text(text) => value::Kind::StringValue(text.clone()),
+        Value::Int(number) => value::Kind::Int64Value(*number),
+        Value::Double(number) => value::Kind::DoubleValue(*number),
+        Value::Bool(truth) => value::Kind::BoolValue(*truth),
+        Value::Time(at) => value::Kind::TimestampValue(timestamp(*at)),
+        Value::List(values) => value::Kind::ListValue(ValueList { values: values.iter().map(wire_value).collect() }),
+        Value::Object(parts) => {
+            let fields = parts.iter().map(|(name, value)| (name.clone(), wire_value(value))).collect();
+            value::Kind::ObjectValue(ValueObject { fields })
+        }
+    };
+    WireValue { kind: Some(kind) }
+}
+
+/// The purpose of a request.
+pub fn purpose(wire: i32) -> Result<Purpose, Error> {
+    match WirePurpose::try_from(wire) {
+        Ok(WirePurpose::Unspecified | WirePurpose::DailyWork) => Ok(Purpose::DailyWork),
+        Ok(WirePurpose::Safety) => Ok(Purpose::Safety),
+        Ok(WirePurpose::StudyHelp) => Ok(Purpose::StudyHelp),
+        Ok(WirePurpose::Aid) => Ok(Purpose::Aid),
+        Ok(WirePurpose::Statistics) => Ok(Purpose::Statistics),
+        Err(_) => Err(Error::new(ErrorKind::InvalidArgument, "purpose is unknown").with_hint("use one of PURPOSE_DAILY_WORK, …")),
+    }
+}
+
+/// Microseconds UTC as a message.
+pub fn timestamp(at_us: i64) -> Timestamp {
+    let nanos = i32::try_from(at_us.rem_euclid(1_000_000) * 1000).expect("less than a second");
+    Timestamp { seconds: at_us.div_euclid(1_000_000), nanos }
+}
+
+/// A message as microseconds UTC.
+pub fn micros(at: &Timestamp) -> Result<i64, Error> {
+    let micros = at.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(at.nanos / 1000)));
+    micros.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "at is out of range"))
+}

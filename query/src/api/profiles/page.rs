@@ -1,0 +1,71 @@
+//! Pages of persons. A request enters; the persons of its page and the token of the next leave.
+//!
+//! A token holds the last person's id and which filters it belongs to, so that pages stay in step while profiles change.
+
+use std::sync::Arc;
+
+use proto::profile::v1::ListProfilesRequest;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, ErrorKind};
+use crate::profile::{Person, Profiles};
+
+const SIZE_DEFAULT: usize = 100;
+const SIZE_MAX: usize = 500;
+
+/// A page that was asked for.
+#[derive(Debug)]
+pub struct Page<'a> {
+    size: usize,
+    /// The last person of the page before.
+    after: Option<&'a str>,
+    filters: String,
+    request: &'a ListProfilesRequest,
+}
+
+impl<'a> Page<'a> {
+    /// # Errors
+    /// A size out of its limits, or a token that is not of these filters.
+    pub fn new(request: &'a ListProfilesRequest) -> Result<Self, Error> {
+        let size = match usize::try_from(request.page_size) {
+            Ok(0) => SIZE_DEFAULT,
+            Ok(size) if size <= SIZE_MAX => size,
+            _ => {
+                let message = format!("page_size is {}, not 1 to {SIZE_MAX}", request.page_size);
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+        };
+        let text = format!("{}|{}|{}", request.class_id, request.college_id, request.grade_year);
+        let filters: String = Sha256::digest(text.as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let after = match request.page_token.split_once('.') {
+            None if request.page_token.is_empty() => None,
+            Some((of, after)) if of == filters && after.len() == 32 => Some(after),
+            _ => {
+                let error = Error::new(ErrorKind::InvalidArgument, "page_token is not of a page with these filters");
+                return Err(error.with_hint("begin again without a token"));
+            }
+        };
+        Ok(Self { size, after, filters, request })
+    }
+
+    /// The persons, the next token (empty: there is none), and how many match in all.
+    pub fn of<'p>(&self, profiles: &'p Profiles) -> (Vec<&'p Arc<Person>>, String, usize) {
+        let matching = || profiles.persons.iter().filter(|person| self.matches(person));
+        let total = matching().count();
+        let start = self.after.map_or(0, |after| profiles.persons.partition_point(|person| &*person.id <= after));
+        let mut page: Vec<_> =
+            profiles.persons[start..].iter().filter(|person| self.matches(person)).take(self.size + 1).collect();
+        let has_more = page.len() > self.size;
+        page.truncate(self.size);
+        let token = page.last().filter(|_| has_more).map(|last| format!("{}.{}", self.filters, last.id));
+        (page, token.unwrap_or_default(), total)
+    }
+
+    fn matches(&self, person: &Person) -> bool {
+        let is = |wanted: &str, value: Option<&str>| wanted.is_empty() || value == Some(wanted);
+        let year = i64::from(self.request.grade_year);
+        is(&self.request.class_id, person.class_id.as_deref())
+            && is(&self.request.college_id, person.college_id.as_deref())
+            && (year == 0 || person.grade_year == Some(year))
+    }
+}

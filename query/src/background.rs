@@ -1,0 +1,119 @@
+//! What runs behind the doors: keeping up with the lake, and computing profiles. Time and new data enter; a newer snapshot
+//! and newer profiles leave. A failure is reported once, tried again, and never takes an answer away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::Sensitive;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::profile::{Computer, Store};
+use crate::source::Source;
+
+/// Looks for new table versions.
+pub struct Refresher {
+    pub engine: Arc<Engine>,
+    pub source: Source,
+    pub key: Sensitive<Vec<u8>>,
+    pub every: Duration,
+}
+
+impl Refresher {
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = Trouble::new("could not refresh the snapshot");
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            trouble.note(self.engine.refresh(&self.source, self.key.expose()).await.map(|_| ()));
+        }
+    }
+}
+
+/// Computes all profiles when the snapshot has changed, and now and then because time has passed.
+pub struct Profiler {
+    pub engine: Arc<Engine>,
+    pub computer: Arc<Computer>,
+    pub store: Arc<Store>,
+    /// The shortest time between two computations.
+    pub every: Duration,
+    /// The longest, when nothing changes: states and day counts depend on the time.
+    pub idle: Duration,
+}
+
+impl Profiler {
+    /// `report` is told whether profiles can be served.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, report: impl AsyncFn(bool) + Send) {
+        let mut ticks = tokio::time::interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut trouble = Trouble::new("could not compute profiles");
+        let mut computed: Option<(u64, Instant)> = None;
+        report(false).await;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            let snapshot = self.engine.pin().snapshot.clone();
+            // Before the first refresh there is nothing to compute from.
+            if snapshot.id == 0 || computed.is_some_and(|(id, at)| id == snapshot.id && at.elapsed() < self.idle) {
+                continue;
+            }
+            let id = snapshot.id;
+            let (computer, before) = (self.computer.clone(), self.store.get());
+            let began = Instant::now();
+            let computing = self.engine.spawn(async move {
+                let now = chrono::Utc::now().timestamp_micros();
+                computer.compute(snapshot, now, before.as_deref()).await
+            });
+            match computing.await.expect("a computation does not panic") {
+                Ok(profiles) => {
+                    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");
+                    self.store.set(Arc::new(profiles));
+                    if computed.is_none() {
+                        report(true).await;
+                    }
+                    computed = Some((id, Instant::now()));
+                    trouble.note(Ok(()));
+                }
+                Err(error) => trouble.note(Err(error)),
+            }
+        }
+    }
+}
+
+/// Says when something begins to fail and when it works again, and is silent in between.
+struct Trouble {
+    what: &'static str,
+    failures: u64,
+}
+
+impl Trouble {
+    fn new(what: &'static str) -> Self {
+        Self { what, failures: 0 }
+    }
+
+    fn note(&mut self, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) if self.failures > 0 => {
+                tracing::info!(what = self.what, failures = self.failures, "works again");
+                self.failures = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.failures == 0 {
+                    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(kind = ?error.kind, message = %error.message, source, "{}; trying again", self.what);
+                }
+                self.failures += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Answering questions. SQL, a principal and parameters enter; a stream of batches leaves. Every door comes here, so that
+//! policy, limits and the audit are the same behind all of them.
+//!
+//! A question is prepared once and run as often as one likes, each time on the newest snapshot. It holds memory, a place
+//! among the running ones and a deadline until its stream ends or is dropped.
+
+pub mod answer;
+pub mod refresh;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{ParamValues, TableReference};
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::SessionContext;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use schemas::Contracts;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+pub use self::answer::Answer;
+use self::answer::{Audit, Running};
+use crate::access::Principal;
+use crate::catalog::{self, CATALOG};
+use crate::error::{Error, ErrorKind};
+use crate::guard;
+use crate::policy::{self, Door};
+use crate::settings::Settings;
+use crate::snapshot::{Pinned, Snapshot};
+
+/// A snapshot and the session that is bound to it.
+#[derive(Debug)]
+pub struct Pin {
+    pub snapshot: Arc<Snapshot>,
+    pub state: Arc<SessionState>,
+}
+
+/// The query engine. Cheap to share, safe to use from everywhere.
+pub struct Engine {
+    ctx: SessionContext,
+    contracts: Arc<Contracts>,
+    pin: RwLock<Arc<Pin>>,
+    slots: Arc<Semaphore>,
+    timeout: Duration,
+    queue_timeout: Duration,
+    /// Questions run on threads of their own: a heavy one never holds up a door. Always there until dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A runtime must not be waited for inside another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("snapshot", &self.pin().snapshot.id).finish_non_exhaustive()
+    }
+}
+
+/// A question that has been understood.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    plan: LogicalPlan,
+    /// The columns of the answer.
+    pub schema: SchemaRef,
+    /// `$1`, `$2`, … in order; no type where the question leaves it open.
+    pub parameters: Vec<Option<DataType>>,
+    /// The first 64 bits of the SHA-256 of the SQL, for the audit: it tells questions apart and says nothing.
+    pub sql_hash: String,
+}
+
+impl Engine {
+    /// An engine over the tables of `contracts`, with an empty snapshot.
+    ///
+    /// # Errors
+    /// See [`catalog::session`].
+    pub async fn new(settings: &Settings, contracts: Arc<Contracts>) -> Result<Self, Error> {
+        let ctx = catalog::session(settings, &contracts).await?;
+        let pin = RwLock::new(Arc::new(bind(&ctx, Arc::default())));
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("quad-query").enable_all().build();
+        let runtime = runtime.map_err(|error| Error::settings("could not start threads").with_source(error))?;
+        Ok(Self {
+            ctx,
+            contracts,
+            pin,
+            slots: Arc::new(Semaphore::new(settings.queries_concurrent_max)),
+            timeout: Duration::from_secs(settings.query_timeout_s),
+            queue_timeout: Duration::from_millis(settings.queue_timeout_ms),
+            runtime: Some(runtime),
+        })
+    }
+
+    pub fn contracts(&self) -> &Contracts {
+        &self.contracts
+    }
+
+    /// The newest snapshot. Whoever holds it keeps it.
+    pub fn pin(&self) -> Arc<Pin> {
+        self.pin.read().expect("nobody panics while holding the pin").clone()
+    }
+
+    /// Answers from `snapshot` from now on.
+    pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
+        let pin = Arc::new(bind(&self.ctx, snapshot));
+        *self.pin.write().expect("nobody panics while holding the pin") = pin;
+    }
+
+    /// The session bound to another snapshot than the newest.
+    pub fn bind(&self, snapshot: Arc<Snapshot>) -> Pin {
+        bind(&self.ctx, snapshot)
+    }
+
+    /// The schemas of contracts, ordered: what a tool should show.
+    pub fn schemas(&self) -> Vec<String> {
+        let catalog = self.ctx.catalog(CATALOG).expect("the default catalog exists");
+        let mut names = catalog.schema_names();
+        names.retain(|name| !catalog::SYSTEM_SCHEMAS.contains(&name.as_str()));
+        names.sort();
+        names
+    }
+
+    /// Schema, name and columns of every table in [`Engine::schemas`], ordered.
+    ///
+    /// # Errors
+    /// What DataFusion finds.
+    pub async fn tables(&self) -> Result<Vec<(String, String, Arc<dyn TableProvider>)>, Error> {
+        let catalog = self.ctx.catalog(CATALOG).expect("the default catalog exists");
+        let mut tables = Vec::new();
+        for schema_name in self.schemas() {
+            let Some(schema) = catalog.schema(&schema_name) else { continue };
+            let mut names = schema.table_names();
+            names.sort();
+            for name in names {
+                if let Some(table) = schema.table(&name).await? {
+                    tables.push((schema_name.clone(), name, table));
+                }
+            }
+        }
+        Ok(tables)
+    }
+
+    /// The statements of a text, PostgreSQL's dialect; what its clients ask of `pg_catalog` is brought to what we have.
+    ///
+    /// # Errors
+    /// `InvalidSql` with the parser's message.
+    pub fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
+        // The parser keeps token tables of its own; making one anew costs more than most parsing.
+        static PARSER: std::sync::LazyLock<PostgresCompatibilityParser> =
+            std::sync::LazyLock::new(PostgresCompatibilityParser::new);
+        PARSER.parse(sql).map_err(|error| {
+            let message = error.to_string();
+            let message = message.trim_start_matches("sql parser error: ");
+            Error::new(ErrorKind::InvalidSql, format!("syntax error: {message}"))
+        })
+    }
+
+    /// Understands a text of exactly one statement.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare`], and `InvalidSql` for none or several statements.
+    pub async fn prepare_text(&self, principal: &Principal, sql: &str) -> Result<Prepared, Error> {
+        let mut statements = Self::parse(sql)?;
+        match (statements.pop(), statements.len()) {
+            (Some(statement), 0) => self.prepare(principal, statement).await,
+            (None, _) => Err(Error::new(ErrorKind::InvalidSql, "the statement is empty")),
+            _ => Err(Error::new(ErrorKind::InvalidSql, "more than one statement").with_hint("send them one by one")),
+        }
+    }
+
+    /// Understands one statement on behalf of `principal`.
+    ///
+    /// # Errors
+    /// What is wrong with it, or what the principal may not ask.
+    pub async fn prepare(&self, principal: &Principal, statement: Statement) -> Result<Prepared, Error> {
+        policy::enter(principal, Door::Sql)?;
+        guard::check(&statement)?;
+        let sql_hash = hash(&statement.to_string());
+        let statement = DfStatement::Statement(Box::new(statement));
+        let state = self.ctx.state();
+        for table in state.resolve_table_references(&statement)? {
+            let table = table.resolve(CATALOG, "public");
+            policy::read_table(principal, &table.schema, &table.table)?;
+        }
+        let plan = state.statement_to_plan(statement).await.map_err(|error| self.explain(error))?;
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)
+            .map_err(|error| Error::new(ErrorKind::ReadOnly, "the statement would change something").with_source(error))?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        Ok(Prepared { parameters: parameter_types(&plan)?, schema, plan, sql_hash })
+    }
+
+    /// Answers a question. `parameters` are `$1`, `$2`, … in order; `timeout` may shorten the limit, never lengthen it.
+    ///
+    /// # Errors
+    /// `Busy` when there is no place in time, `InvalidArgument` for parameters that do not fit, and what planning finds.
+    pub async fn run(
+        &self,
+        principal: &Principal,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, Error> {
+        let timeout = timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
+        let mut audit = Audit::new(principal, &prepared.sql_hash);
+        let started = self.start(prepared, parameters, timeout, &mut audit).await;
+        match started {
+            Ok(running) => Ok(Answer::new(running, audit)),
+            Err(error) => {
+                audit.failed(error.kind);
+                Err(error)
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        timeout: Duration,
+        audit: &mut Audit,
+    ) -> Result<Running, Error> {
+        let deadline = Instant::now() + timeout;
+        let waiting = tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned());
+        let permit = waiting.await.map_err(|_| {
+            Error::new(ErrorKind::Busy, "too many questions are running").with_hint("try again in a moment")
+        })?;
+        let permit = permit.map_err(|_| Error::new(ErrorKind::Unavailable, "quad is shutting down"))?;
+        let plan = bind_parameters(prepared, parameters)?;
+        let pin = self.pin();
+        audit.snapshot = pin.snapshot.id;
+        let mut running = Running::spawn(self.runtime(), pin.state.clone(), plan, permit, timeout);
+        tokio::time::timeout_at(deadline, running.started()).await.map_err(|_| answer::timed_out(timeout))??;
+        Ok(running)
+    }
+
+    /// Runs other heavy work on the engine's threads.
+    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+        self.runtime().spawn(work)
+    }
+
+    fn runtime(&self) -> &tokio::runtime::Handle {
+        self.runtime.as_ref().expect("only dropping takes the runtime").handle()
+    }
+
+    /// Refuses every further question; what runs may finish.
+    pub fn close(&self) {
+        self.slots.close();
+    }
+
+    /// Adds to DataFusion's error what the user can do: the names that are near.
+    fn explain(&self, error: datafusion::error::DataFusionError) -> Error {
+        let error = Error::from(error);
+        if error.kind != ErrorKind::UndefinedTable {
+            return error;
+        }
+        let wanted = error.message.split('\'').nth(1).unwrap_or_default().to_string();
+        let wanted = TableReference::parse_str(&wanted).resolve(CATALOG, "public");
+        let names = self.contracts.iter().map(|contract| contract.name());
+        let nearest = names.min_by_key(|name| {
+            let (schema, table) = name.split_once('.').unwrap_or_default();
+            let schema_distance = if *wanted.schema == *"public" { 0 } else { distance(schema, &wanted.schema) };
+            schema_distance + distance(table, wanted.table.trim_end_matches(catalog::HISTORY))
+        });
+        let hint = match nearest {
+            Some(name) => format!("did you mean {name}? `quad tables` lists all"),
+            None => "`quad tables` lists all".to_string(),
+        };
+        error.with_hint(hint)
+    }
+}
+
+fn bind(ctx: &SessionContext, snapshot: Arc<Snapshot>) -> Pin {
+    let mut state = ctx.state();
+    state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
+    state.mark_start_execution();
+    Pin { snapshot, state: Arc::new(state) }
+}
+
+/// `$1`, `$2`, … of a plan, in order. A number left out has no type.
+fn parameter_types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, Error> {
+    let found: HashMap<usize, Option<DataType>> = plan
+        .get_parameter_types()?
+        .into_iter()
+        .filter_map(|(name, data_type)| Some((name.strip_prefix('$')?.parse().ok()?, data_type)))
+        .collect();
+    let last = found.keys().copied().max().unwrap_or(0);
+    const PARAMETERS_MAX: usize = 1000;
+    if last > PARAMETERS_MAX {
+        return Err(Error::new(ErrorKind::InvalidArgument, format!("more than {PARAMETERS_MAX} parameters")));
+    }
+    Ok((1..=last).map(|number| found.get(&number).cloned().flatten()).collect())
+}
+
+fn bind_parameters(prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<LogicalPlan, Error> {
+    let expected = prepared.parameters.len();
+    if parameters.len() != expected {
+        let message = format!("the question has {expected} parameters, {} were given", parameters.len());
+        return Err(Error::new(ErrorKind::InvalidArgument, message));
+    }
+    if parameters.is_empty() {
+        return Ok(prepared.plan.clone());
+    }
+    let mut typed = Vec::with_capacity(expected);
+    for (number, (value, data_type)) in parameters.into_iter().zip(&prepared.parameters).enumerate() {
+        typed.push(match data_type {
+            Some(data_type) if value.data_type() != *data_type => value.cast_to(data_type).map_err(|error| {
+                Error::new(ErrorKind::InvalidArgument, format!("parameter ${} is not a {data_type}", number + 1))
+                    .with_source(error)
+            })?,
+            _ => value,
+        });
+    }
+    Ok(prepared.plan.clone().replace_params_with_values(&ParamValues::from(typed))?)
+}
+
+fn hash(sql: &str) -> String {
+    Sha256::digest(sql.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Levenshtein's distance.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (index, letter) in left.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (column, other) in right.iter().enumerate() {
+            let change = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[right.len()]
+}

@@ -1,0 +1,47 @@
+//! Which columns of a table say whose a row is. A contract enters, the SQL of its person leaves.
+
+use schemas::Contract;
+
+/// How a table's rows are resolved, by the model's names of identifiers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PersonBy {
+    /// 学号 or 学工号, in the named column.
+    Number(&'static str),
+    /// 一卡通 account and medium.
+    Card,
+    /// 门禁 person number and physical card (R8).
+    Access,
+    /// The table is about no one.
+    Nobody,
+}
+
+impl PersonBy {
+    /// What `contract`'s rows are resolved by.
+    pub fn of(contract: &Contract) -> Self {
+        let has = |name| contract.field(name).is_some();
+        if has("access_person_no") && has("card_physical_no") {
+            Self::Access
+        } else if has("student_no") {
+            Self::Number("student_no")
+        } else if has("person_no") {
+            Self::Number("person_no")
+        } else if has("card_no") && has("card_seq") {
+            Self::Card
+        } else {
+            Self::Nobody
+        }
+    }
+
+    /// The SQL of `person_id` and `link_status` at `at`, an expression of type timestamp.
+    pub fn sql(self, at: &str) -> [String; 2] {
+        let call = |function: &str, arguments: &str| {
+            [format!("person_by_{function}({arguments}, {at})"), format!("link_by_{function}({arguments}, {at})")]
+        };
+        match self {
+            Self::Number(column) => call("number", column),
+            Self::Card => call("card", "card_no, card_seq"),
+            Self::Access => call("access", "access_person_no, card_physical_no"),
+            Self::Nobody => ["CAST(NULL AS VARCHAR)".to_string(), "CAST(NULL AS VARCHAR)".to_string()],
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Identity in SQL: `person_by_number(no, at)` and its siblings. Columns of identifiers and times enter, persons leave.
+//!
+//! The index is the pinned snapshot's, so that every row of an answer is resolved by the same one.
+
+use std::hash::Hash;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray, StringBuilder, Int64Array};
+use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
+use datafusion::common::cast::as_string_array;
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use schemas::record::timestamp_type;
+
+use super::index::{Index, Resolution};
+use crate::snapshot::Pinned;
+
+/// Every function, ready to be registered.
+pub fn all() -> Vec<ScalarUDF> {
+    let by = [By::Number, By::Card, By::Access];
+    let what = [What::Person, What::Link];
+    let resolve = what.into_iter().flat_map(|what| by.into_iter().map(move |by| ScalarUDF::from(Resolve::new(what, by))));
+    resolve.chain([ScalarUDF::from(SnapshotId { signature: Signature::nullary(Volatility::Stable) })]).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum What {
+    Person,
+    Link,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum By {
+    Number,
+    Card,
+    Access,
+}
+
+impl By {
+    /// How many identifiers come before the time.
+    fn identifiers(self) -> usize {
+        match self {
+            Self::Number => 1,
+            Self::Card | Self::Access => 2,
+        }
+    }
+}
+
+/// `person_by_*` and `link_by_*`: identifiers and a moment (null: now) to a person id or a link status.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Resolve {
+    what: What,
+    by: By,
+    name: &'static str,
+    signature: Signature,
+}
+
+impl Resolve {
+    fn new(what: What, by: By) -> Self {
+        let name = match (what, by) {
+            (What::Person, By::Number) => "person_by_number",
+            (What::Person, By::Card) => "person_by_card",
+            (What::Person, By::Access) => "person_by_access",
+            (What::Link, By::Number) => "link_by_number",
+            (What::Link, By::Card) => "link_by_card",
+            (What::Link, By::Access) => "link_by_access",
+        };
+        let mut types = vec![DataType::Utf8; by.identifiers()];
+        types.push(timestamp_type());
+        // Stable: the same within one question, another after the next refresh.
+        Self { what, by, name, signature: Signature::exact(types, Volatility::Stable) }
+    }
+
+    fn resolve(&self, index: &Index, identifiers: &[&StringArray], row: usize, at: Option<i64>) -> Resolution {
+        let value = |column: usize| identifiers[column].is_valid(row).then(|| identifiers[column].value(row));
+        match self.by {
+            By::Number => value(0).map_or(Resolution::Placeholder, |number| index.resolve_number(number, at)),
+            By::Card => value(0).map_or(Resolution::Placeholder, |card| index.resolve_card(card, value(1), at)),
+            By::Access => index.resolve_access(value(0), value(1), at),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Resolve {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let snapshot = Pinned::of(&args.config_options)?;
+        let index = &snapshot.identity;
+        let rows = args.number_rows;
+        let columns = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<ArrayRef>>>()?;
+        let Some((at, identifiers)) = columns.split_last() else { return exec_err!("{} needs arguments", self.name) };
+        let at: &PrimitiveArray<TimestampMicrosecondType> = at.as_primitive();
+        let identifiers = identifiers.iter().map(|column| as_string_array(column)).collect::<Result<Vec<_>>>()?;
+        let mut out = StringBuilder::with_capacity(rows, rows * 32);
+        for row in 0..rows {
+            let at = at.is_valid(row).then(|| at.value(row));
+            let resolution = self.resolve(index, &identifiers, row, at);
+            match self.what {
+                What::Person => out.append_option(resolution.person().map(|person| &*index.person(person).id)),
+                What::Link => out.append_option(resolution.status().map(|status| status.name())),
+            }
+        }
+        Ok(ColumnarValue::Array(Arc::new(out.finish())))
+    }
+}
+
+/// `quad_snapshot()`: which snapshot answers.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SnapshotId {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for SnapshotId {
+    fn name(&self) -> &str {
+        "quad_snapshot"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let id = Pinned::of(&args.config_options)?.id.cast_signed();
+        Ok(ColumnarValue::Array(Arc::new(Int64Array::from(vec![id; args.number_rows]))))
+    }
+}

@@ -1,0 +1,18 @@
+//! What is known of each student. A snapshot and a time enter; the items of every student leave, each with its value, its
+//! time, its sources and its state.
+//!
+//! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
+//! `compute` asks the questions of one snapshot, `store` keeps the answers for the doors. The same questions asked over
+//! SQL give the same numbers: nothing is computed here that is not in the files.
+
+pub mod compute;
+pub mod definition;
+pub mod store;
+#[cfg(test)]
+mod tests;
+pub mod value;
+
+pub use compute::Computer;
+pub use definition::{Definitions, Item};
+pub use store::{Person, Profiles, State, Store};
+pub use value::Value;

@@ -1,0 +1,95 @@
+//! The computed profiles, in memory. A computation's result enters and replaces the one before as a whole; persons leave.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use super::definition::Item;
+use super::value::Value;
+use crate::identity::{IdType, Resolution};
+use crate::snapshot::Snapshot;
+
+/// What state an item is in, before policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Ok,
+    /// There is a value, but a source has been silent for too long.
+    Stale,
+    /// No data for this person; never with a value.
+    Missing,
+    /// Sources disagree; the value is the leading one's.
+    Conflict,
+}
+
+/// One item of one person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemValue {
+    pub value: Option<Value>,
+    /// Microseconds UTC.
+    pub as_of: Option<i64>,
+    pub state: State,
+}
+
+/// The profile of one person.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Person {
+    pub id: Arc<str>,
+    pub student_nos: Vec<Arc<str>>,
+    /// 16 hexadecimal digits; equal exactly when all items are.
+    pub version: String,
+    /// Parallel to [`Profiles::items`].
+    pub items: Vec<ItemValue>,
+    pub class_id: Option<String>,
+    pub college_id: Option<String>,
+    pub grade_year: Option<i64>,
+}
+
+/// All profiles of one snapshot.
+#[derive(Debug)]
+pub struct Profiles {
+    pub snapshot: Arc<Snapshot>,
+    /// Microseconds UTC.
+    pub computed_at: i64,
+    pub items: Arc<Vec<Item>>,
+    /// Ordered by id.
+    pub persons: Vec<Arc<Person>>,
+    by_id: HashMap<Arc<str>, usize>,
+}
+
+impl Profiles {
+    pub fn new(snapshot: Arc<Snapshot>, computed_at: i64, items: Arc<Vec<Item>>, persons: Vec<Arc<Person>>) -> Self {
+        let by_id = persons.iter().enumerate().map(|(place, person)| (person.id.clone(), place)).collect();
+        Self { snapshot, computed_at, items, persons, by_id }
+    }
+
+    /// By person id, letter case aside.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<Person>> {
+        let place = self.by_id.get(id).or_else(|| self.by_id.get(id.to_ascii_lowercase().as_str()))?;
+        self.persons.get(*place)
+    }
+
+    /// By student number: its present holder.
+    pub fn by_student_no(&self, student_no: &str) -> Option<&Arc<Person>> {
+        let identity = &self.snapshot.identity;
+        match identity.resolve(IdType::StudentNo, student_no, None) {
+            // A disputed number still has one holder: the profile says in A12 that it is disputed.
+            Resolution::Linked(span) | Resolution::Disputed(Some(span)) => self.by_id(&identity.person(span.person).id),
+            _ => None,
+        }
+    }
+}
+
+/// The newest profiles; none before the first computation.
+#[derive(Debug, Default)]
+pub struct Store {
+    profiles: RwLock<Option<Arc<Profiles>>>,
+}
+
+impl Store {
+    pub fn get(&self) -> Option<Arc<Profiles>> {
+        self.profiles.read().expect("nobody panics while holding the profiles").clone()
+    }
+
+    pub fn set(&self, profiles: Arc<Profiles>) {
+        *self.profiles.write().expect("nobody panics while holding the profiles") = Some(profiles);
+    }
+}

@@ -1,0 +1,257 @@
+//! Profiles of a small campus: every item, its state, and that SQL gives the same numbers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+
+use super::{Computer, Definitions, Profiles, State, Value};
+use crate::engine::Engine;
+use crate::fixture::{ask, campus, contracts, engine};
+use crate::settings::Settings;
+
+/// 2026-09-03 09:00 in Shanghai.
+const NOW: i64 = 1_788_397_200_000_000;
+
+async fn computer() -> Computer {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("profile");
+    let definitions = Definitions::load(&folder).unwrap();
+    Computer::new(&Settings::default(), &contracts(), definitions).await.unwrap()
+}
+
+async fn compute(engine: &Engine, now: i64) -> Profiles {
+    computer().await.compute(engine.pin().snapshot.clone(), now, None).await.unwrap()
+}
+
+fn show(profiles: &Profiles, student_no: &str) -> String {
+    let person = profiles.by_student_no(student_no).unwrap();
+    let mut out = String::new();
+    for (item, given) in profiles.items.iter().zip(&person.items) {
+        let value = given.value.as_ref().map_or("–".to_string(), text);
+        let as_of = given.as_of.and_then(chrono::DateTime::from_timestamp_micros).map(|at| at.format(" @ %Y-%m-%d %H:%M").to_string());
+        out += &format!("{} {} = {value}{} {:?}\n", item.id, item.name, as_of.unwrap_or_default(), given.state);
+    }
+    out
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Text(text) => text.clone(),
+        Value::Int(number) => number.to_string(),
+        Value::Double(number) => format!("{number:?}"),
+        Value::Bool(truth) => truth.to_string(),
+        Value::Time(at) => chrono::DateTime::from_timestamp_micros(*at).unwrap().format("%Y-%m-%dT%H:%MZ").to_string(),
+        Value::List(values) => format!("[{}]", values.iter().map(text).collect::<Vec<_>>().join(", ")),
+        Value::Object(parts) => {
+            let parts: Vec<_> = parts.iter().map(|(name, value)| format!("{name}: {}", text(value))).collect();
+            format!("{{{}}}", parts.join(", "))
+        }
+    }
+}
+
+async fn check(student_no: &str, expected: Expect) {
+    let engine = engine(&campus()).await;
+    expected.assert_eq(&show(&compute(&engine, NOW).await, student_no));
+}
+
+#[tokio::test]
+async fn a_student_with_everything() {
+    check("20240001", expect![[r#"
+        A01 student_nos = [20240001] Ok
+        A02 name = 张三 @ 2026-09-01 00:00 Ok
+        A03 sex_code = 1 @ 2026-09-01 00:00 Ok
+        A04 birth_month = 2006-02 @ 2026-09-01 00:00 Ok
+        A06 political_code = 03 @ 2026-09-01 00:00 Ok
+        A07 origin_region = 330000 @ 2026-09-01 00:00 Ok
+        A08 college_academy = {college_id: C01, academy_id: Y1} @ 2026-09-01 00:00 Ok
+        A09 major_class_grade = {major_code: M01, class_id: K2401, grade_year: 2024} @ 2026-09-01 00:00 Ok
+        A10 level_mode = {level_code: 2, training_mode: 10} @ 2026-09-01 00:00 Ok
+        A11 contacts = {counselor_staff_no: T001} @ 2026-09-01 00:00 Ok
+        A12 identity_confidence = confirmed Ok
+        B01 status_code = 01 @ 2026-09-01 00:00 Ok
+        B02 enrol_month = 202409 @ 2026-09-01 00:00 Ok
+        B06 credits_earned = 6.0 @ 2026-06-20 01:00 Ok
+        B07 credits_last_term = 1.0 @ 2026-06-20 01:00 Ok
+        B08 weighted_mean = 65.0 @ 2026-06-20 01:00 Ok
+        B09 gpa = 1.5 @ 2026-06-20 01:00 Ok
+        B10 gpa_delta = 3.0 @ 2026-06-20 01:00 Ok
+        B11 rank_pct = – Missing
+        B12 failed_courses = 0 @ 2026-06-20 01:00 Ok
+        B13 failed_credits = 0.0 @ 2026-06-20 01:00 Ok
+        B14 resits_retakes = {resits: 0, retakes: 0} @ 2026-06-20 01:00 Ok
+        B15 deferred_missed = {deferred: 0, missed: 0} @ 2026-06-20 01:00 Ok
+        B16 minor = false @ 2026-09-01 00:00 Ok
+        B17 academic_level = 3 @ 2026-06-20 01:00 Ok
+        B18 expected_grad_on = 2028-06-30 @ 2026-09-01 00:00 Ok
+        D01 bed = {building_id: B1, floor_no: 3, room_no: 301, space_id: B1-301-1} @ 2026-09-01 00:00 Ok
+        D02 residence_mode = 2 @ 2026-09-01 00:00 Ok
+        D03 roommates = 2 @ 2026-09-01 00:00 Ok
+        D04 room_moves = 0 @ 2024-09-01 00:00 Ok
+        D05 last_pass_day = 2026-09-01 @ 2026-09-01 12:00 Stale
+        D06 presence = {direction: in, building_id: B1, since: 2026-09-01T12:00Z} @ 2026-09-01 12:00 Stale
+        D07 late_30d = 0 Ok
+        D08 away_30d = 0 Ok
+        D09 silent_days = 1 @ 2026-09-01 12:00 Ok
+        D10 library_30d = 0 Ok
+        E01 card_status = normal @ 2026-03-02 00:00 Stale
+        E02 spend_month_mean = – Missing
+        E03 meals_month_mean = – Missing
+        E04 spend_per_meal = 1000.0 @ 2026-09-01 10:00 Ok
+        E05 breakfast_rate = 0.0 @ 2026-09-01 10:00 Ok
+        E06 spend_pct = – Missing
+        E07 meal_change = – Missing
+        E08 hardship_level = 2 @ 2026-09-01 00:00 Ok
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn a_student_with_little() {
+    check("20240002", expect![[r#"
+        A01 student_nos = [20240002] Ok
+        A02 name = 李四 @ 2026-09-01 00:00 Ok
+        A03 sex_code = 2 @ 2026-09-01 00:00 Ok
+        A04 birth_month = 2006-05 @ 2026-09-01 00:00 Ok
+        A06 political_code = 13 @ 2026-09-01 00:00 Ok
+        A07 origin_region = 110000 @ 2026-09-01 00:00 Ok
+        A08 college_academy = {college_id: C02, academy_id: Y1} @ 2026-09-01 00:00 Ok
+        A09 major_class_grade = {major_code: M02, class_id: K2402, grade_year: 2024} @ 2026-09-01 00:00 Ok
+        A10 level_mode = {level_code: 2, training_mode: 10} @ 2026-09-01 00:00 Ok
+        A11 contacts = {counselor_staff_no: T002} @ 2026-09-01 00:00 Ok
+        A12 identity_confidence = confirmed Ok
+        B01 status_code = 01 @ 2026-09-01 00:00 Ok
+        B02 enrol_month = 202409 @ 2026-09-01 00:00 Ok
+        B06 credits_earned = 0.0 @ 2026-01-20 01:00 Ok
+        B07 credits_last_term = – Missing
+        B08 weighted_mean = 40.0 @ 2026-01-20 01:00 Ok
+        B09 gpa = 0.0 @ 2026-01-20 01:00 Ok
+        B10 gpa_delta = – Missing
+        B11 rank_pct = – Missing
+        B12 failed_courses = 1 @ 2026-01-20 01:00 Ok
+        B13 failed_credits = 5.0 @ 2026-01-20 01:00 Ok
+        B14 resits_retakes = {resits: 0, retakes: 0} @ 2026-01-20 01:00 Ok
+        B15 deferred_missed = {deferred: 0, missed: 0} @ 2026-01-20 01:00 Ok
+        B16 minor = false @ 2026-09-01 00:00 Ok
+        B17 academic_level = 3 @ 2026-01-20 01:00 Ok
+        B18 expected_grad_on = 2028-06-30 @ 2026-09-01 00:00 Ok
+        D01 bed = {building_id: B1, floor_no: 3, room_no: 301, space_id: B1-301-2} @ 2026-09-01 00:00 Ok
+        D02 residence_mode = 2 @ 2026-09-01 00:00 Ok
+        D03 roommates = 2 @ 2026-09-01 00:00 Ok
+        D04 room_moves = 0 @ 2024-09-01 00:00 Ok
+        D05 last_pass_day = 2026-09-02 @ 2026-09-02 02:00 Stale
+        D06 presence = {direction: out, building_id: B1, since: 2026-09-01T13:00Z} @ 2026-09-01 13:00 Stale
+        D07 late_30d = 0 Ok
+        D08 away_30d = 1 @ 2026-09-01 13:00 Ok
+        D09 silent_days = 0 @ 2026-09-02 02:00 Ok
+        D10 library_30d = 1 @ 2026-09-02 02:00 Ok
+        E01 card_status = normal @ 2024-09-01 00:00 Stale
+        E02 spend_month_mean = – Missing
+        E03 meals_month_mean = – Missing
+        E04 spend_per_meal = – Missing
+        E05 breakfast_rate = – Missing
+        E06 spend_pct = – Missing
+        E07 meal_change = – Missing
+        E08 hardship_level = – Missing
+    "#]]).await;
+}
+
+#[tokio::test]
+async fn nothing_known_is_missing_and_not_zero() {
+    let mut tables = campus();
+    tables.retain(|(name, ..)| name.starts_with("student_affairs"));
+    let engine = engine(&tables).await;
+    let profiles = compute(&engine, NOW).await;
+    let person = profiles.by_student_no("20240001").unwrap();
+    let filled: Vec<_> =
+        profiles.items.iter().zip(&person.items).filter(|(_, given)| given.state != State::Missing).map(|(item, _)| &*item.id).collect();
+    expect!["A01 A02 A03 A04 A06 A07 A11 A12 D02 E08"].assert_eq(&filled.join(" "));
+}
+
+#[tokio::test]
+async fn a_silent_source_makes_its_items_stale() {
+    let engine = engine(&campus()).await;
+    let day = 86_400_000_000;
+    let state = |profiles: &Profiles, id: &str| {
+        let place = profiles.items.iter().position(|item| item.id == id).unwrap();
+        profiles.by_student_no("20240001").unwrap().items[place].state
+    };
+    // Everything was received half an hour before; a passage may be one minute old, a grade one day.
+    let now = compute(&engine, NOW).await;
+    assert_eq!((state(&now, "D05"), state(&now, "B06")), (State::Stale, State::Ok));
+    let late = compute(&engine, NOW + 2 * day).await;
+    assert_eq!(state(&late, "B06"), State::Stale);
+}
+
+#[tokio::test]
+async fn sources_that_disagree_are_a_conflict() {
+    let mut tables = campus();
+    tables[1].2 = "('20240001', 'major', '2', '10', 'C99', 'M01', 'K2401', 2024, '202409', '01', '2028-06-30', '2024-09-01')";
+    let engine = engine(&tables).await;
+    let profiles = compute(&engine, NOW).await;
+    let shown = show(&profiles, "20240001");
+    let line = shown.lines().find(|line| line.starts_with("A08")).unwrap();
+    expect!["A08 college_academy = {college_id: C99, academy_id: Y1} @ 2026-09-01 00:00 Conflict"].assert_eq(line);
+}
+
+#[tokio::test]
+async fn the_version_changes_exactly_with_the_items() {
+    let computer = computer().await;
+    let before = engine(&campus()).await;
+    let first = computer.compute(before.pin().snapshot.clone(), NOW, None).await.unwrap();
+    let again = computer.compute(before.pin().snapshot.clone(), NOW + 1_000_000, Some(&first)).await.unwrap();
+    assert!(Arc::ptr_eq(&first.persons[0], &again.persons[0]), "an unchanged person is shared");
+    let mut tables = campus();
+    tables[3].2 = "('20240001', 'MA1', '2025-2026', 1, '01', 1, 55, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z'),
+        ('20240001', 'PE1', '2025-2026', 2, '01', 1, 90, true, 1, 1, 4, '2026-06-20T01:00:00Z', true, '2026-06-20T01:00:00Z'),
+        ('20240002', 'MA1', '2025-2026', 1, '01', 1, 40, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z')";
+    let after = engine(&tables).await;
+    let corrected = computer.compute(after.pin().snapshot.clone(), NOW, Some(&first)).await.unwrap();
+    let version = |profiles: &Profiles, number: &str| profiles.by_student_no(number).unwrap().version.clone();
+    assert_ne!(version(&first, "20240001"), version(&corrected, "20240001"));
+    assert_eq!(version(&first, "20240002"), version(&corrected, "20240002"));
+}
+
+/// The questions of the definitions, asked over SQL by an analyst, give what the profile says.
+#[tokio::test]
+async fn sql_gives_the_same_numbers() {
+    let engine = engine(&campus()).await;
+    let profiles = compute(&engine, NOW).await;
+    let value = |id: &str| {
+        let place = profiles.items.iter().position(|item| item.id == id).unwrap();
+        profiles.by_student_no("20240001").unwrap().items[place].value.as_ref().map_or("–".to_string(), text)
+    };
+    let mut out = String::new();
+    for (id, sql) in [
+        ("B06", "SELECT sum(e) FROM (SELECT max(credits_earned) AS e FROM academic.grade WHERE is_valid AND student_no = '20240001' GROUP BY course_no) AS c"),
+        ("B09", "SELECT sum(grade_point * credits) / sum(credits) FROM academic.grade WHERE is_valid AND exam_nature IN ('01', '03') AND student_no = '20240001'"),
+        ("D05", "SELECT max(biz_date) FROM access_control.access_event WHERE result = 'granted' AND person_id = person_by_number('20240001', NULL)"),
+        ("E04", "SELECT sum(amount_fen) / count(*) FROM logistics.card_txn WHERE merchant_kind = 'canteen' AND person_id = person_by_number('20240001', NULL)"),
+    ] {
+        let answer = ask(&engine, sql).await.unwrap();
+        let cell = answer.lines().nth(3).unwrap().trim_matches(['|', ' ']).to_string();
+        out += &format!("{id} profile {} sql {cell}\n", value(id));
+    }
+    expect![[r#"
+        B06 profile 6.0 sql 6.0
+        B09 profile 1.5 sql 1.5000000
+        D05 profile 2026-09-01 sql 2026-09-01
+        E04 profile 1000.0 sql 1000
+    "#]].assert_eq(&out);
+}
+
+#[test]
+fn a_definition_that_contradicts_itself_is_named() {
+    let check = |name: &str, text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), text).unwrap();
+        let error = Definitions::load(folder.path()).unwrap_err();
+        error.message.rsplit(": ").next().unwrap().to_string()
+    };
+    let question = |items: &str, sql: &str| {
+        format!("section = \"Z\"\n[[questions]]\nsources = [\"academic.grade\"]\nsql = \"{sql}\"\nitems = [{items}]\n")
+    };
+    let item = |id: &str| format!("{{ id = \"{id}\", name = \"n{id}\", title = \"\", class = 1, fresh_s = 1 }}");
+    expect!["item Y01 is not of section Z"].assert_eq(&check("z.toml", &question(&item("Y01"), "SELECT 1")));
+    expect!["item Z01 stands twice"]
+        .assert_eq(&check("z.toml", &question(&format!("{}, {}", item("Z01"), item("Z01")), "SELECT 1")));
+    expect!["$limit is no parameter"].assert_eq(&check("z.toml", &question(&item("Z01"), "SELECT $limit")));
+}

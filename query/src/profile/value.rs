@@ -1,0 +1,126 @@
+//! A value of an item. Cells of an answer enter, values leave; what is null or empty is no value.
+
+use std::fmt::Write as _;
+
+use chrono::DateTime;
+use datafusion::arrow::array::Array;
+use datafusion::common::exec_err;
+use datafusion::error::Result;
+use datafusion::scalar::ScalarValue;
+
+/// Text, number, truth, moment, or several of them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Codes and dates (YYYY-MM-DD) too.
+    Text(String),
+    Int(i64),
+    Double(f64),
+    Bool(bool),
+    /// Microseconds UTC.
+    Time(i64),
+    List(Vec<Value>),
+    /// In the order of the question's columns.
+    Object(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// The value of one cell.
+    ///
+    /// # Errors
+    /// A type no item has.
+    pub fn of(cell: &ScalarValue) -> Result<Option<Self>> {
+        if cell.is_null() {
+            return Ok(None);
+        }
+        let value = match cell {
+            ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+                Self::Text(text.clone())
+            }
+            ScalarValue::Boolean(Some(truth)) => Self::Bool(*truth),
+            ScalarValue::Float32(Some(number)) => Self::double(f64::from(*number)),
+            ScalarValue::Float64(Some(number)) => Self::double(*number),
+            ScalarValue::Decimal128(Some(number), _, scale) => Self::double(*number as f64 / 10_f64.powi(i32::from(*scale))),
+            ScalarValue::Date32(Some(day)) => {
+                let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
+                Self::Text(day.format("%Y-%m-%d").to_string())
+            }
+            ScalarValue::TimestampSecond(Some(at), _) => Self::Time(at * 1_000_000),
+            ScalarValue::TimestampMillisecond(Some(at), _) => Self::Time(at * 1000),
+            ScalarValue::TimestampMicrosecond(Some(at), _) => Self::Time(*at),
+            ScalarValue::TimestampNanosecond(Some(at), _) => Self::Time(at.div_euclid(1000)),
+            ScalarValue::Dictionary(_, inner) => return Self::of(inner),
+            ScalarValue::List(list) => return Self::list(list.value(0).as_ref()),
+            ScalarValue::Struct(parts) => {
+                let mut object = Vec::new();
+                for (field, column) in parts.fields().iter().zip(parts.columns()) {
+                    if let Some(value) = Self::of(&ScalarValue::try_from_array(column, 0)?)? {
+                        object.push((field.name().clone(), value));
+                    }
+                }
+                return Ok((!object.is_empty()).then_some(Self::Object(object)));
+            }
+            other if other.data_type().is_integer() => match other.cast_to(&datafusion::arrow::datatypes::DataType::Int64)? {
+                ScalarValue::Int64(Some(number)) => Self::Int(number),
+                _ => return exec_err!("a whole number does not fit 64 bits"),
+            },
+            other => return exec_err!("no item has values of type {}", other.data_type()),
+        };
+        Ok(Some(value))
+    }
+
+    /// Rounded to nine places: sums in another order differ behind them, and a profile must not change by that.
+    fn double(number: f64) -> Self {
+        Self::Double((number * 1e9).round() / 1e9)
+    }
+
+    fn list(values: &dyn Array) -> Result<Option<Self>> {
+        let mut list = Vec::with_capacity(values.len());
+        for row in 0..values.len() {
+            list.extend(Self::of(&ScalarValue::try_from_array(values, row)?)?);
+        }
+        Ok((!list.is_empty()).then_some(Self::List(list)))
+    }
+
+    /// The text of a value or of a part of it; `None` for other types.
+    pub fn text(&self, part: &str) -> Option<&str> {
+        match self {
+            Self::Text(text) if part.is_empty() => Some(text),
+            Self::Object(parts) => parts.iter().find(|(name, _)| name == part).and_then(|(_, value)| value.text("")),
+            _ => None,
+        }
+    }
+
+    /// The whole number of a part of a value.
+    pub fn int(&self, part: &str) -> Option<i64> {
+        match self {
+            Self::Int(number) if part.is_empty() => Some(*number),
+            Self::Object(parts) => parts.iter().find(|(name, _)| name == part).and_then(|(_, value)| value.int("")),
+            _ => None,
+        }
+    }
+
+    /// A text that two values share exactly when they are equal.
+    pub fn canonical(&self, out: &mut String) {
+        // Writing to a String cannot fail.
+        let _ = match self {
+            Self::Text(text) => write!(out, "t{}:{text}", text.len()),
+            Self::Int(number) => write!(out, "i{number};"),
+            Self::Double(number) => write!(out, "d{:x};", number.to_bits()),
+            Self::Bool(truth) => write!(out, "b{truth};"),
+            Self::Time(at) => write!(out, "m{at};"),
+            Self::List(values) => {
+                out.push('[');
+                values.iter().for_each(|value| value.canonical(out));
+                write!(out, "]")
+            }
+            Self::Object(parts) => {
+                out.push('{');
+                for (name, value) in parts {
+                    let _ = write!(out, "{}:{name}", name.len());
+                    value.canonical(out);
+                }
+                write!(out, "}}")
+            }
+        };
+    }
+}

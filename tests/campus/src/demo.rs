@@ -1,0 +1,179 @@
+//! `campus demo`: a small campus and Quad on it, in one command.
+//!
+//! A plan enters. A work folder with three SQLite databases and Quad's settings is made, Quad is started on it, the day
+//! is played, and the terminal says how far everything is and how to look. An interrupt ends all of it in order. With
+//! `--once` the day is played to its end and counted: what the sources wrote must be in the lake or be a dead letter.
+
+mod look;
+mod player;
+mod quad;
+mod summary;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use campus::campus::Campus;
+use campus::truth::{Stage, Truth};
+use clap::Args;
+
+use look::Look;
+use player::{Phase, Player};
+use quad::Quad;
+use work::Work;
+
+/// A small simulated campus and Quad on it; Ctrl-C ends it.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Play one day to its end as fast as it goes, print a summary that adds up, and stop.
+    #[arg(long)]
+    once: bool,
+    #[arg(long, default_value_t = 250)]
+    students: usize,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The day that is played; yesterday when left out.
+    #[arg(long)]
+    day: Option<chrono::NaiveDate>,
+    /// Seconds of the day in one second.
+    #[arg(long, default_value_t = 1440)]
+    speed: u64,
+    /// HOST:PORT of a Kafka broker to run on, instead of the embedded log. It should be a fresh one.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Go on with what the work folder holds instead of starting over.
+    #[arg(long)]
+    keep: bool,
+    /// The quad executable; the one beside this when left out.
+    #[arg(long)]
+    quad: Option<PathBuf>,
+    /// Folder of databases, settings, log and lake. Emptied at the start unless --keep.
+    #[arg(long, default_value = "data/demo")]
+    work: PathBuf,
+    /// A shell command to run when the day is over, with QUAD_PG, QUAD_GRPC, QUAD_USER, QUAD_TOKEN, QUAD_LAKE and
+    /// QUAD_STUDENT in its environment; its failure is the demo's.
+    #[arg(long, value_name = "COMMAND")]
+    exec: Option<String>,
+}
+
+/// Between two lines of progress.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
+/// The longest that everything may take to arrive after the last of it was written.
+const ARRIVAL_MAX: Duration = Duration::from_secs(180);
+
+/// Runs the demo; the exit code is 1 when the day does not add up.
+///
+/// # Errors
+/// Whatever keeps it from running.
+pub fn run(args: &DemoArgs) -> Result<ExitCode> {
+    let work = Work::prepare(args)?;
+    println!(
+        "A campus of {} students, {}; everything is in {}",
+        work.plan.students,
+        work.plan.day,
+        work.folder.display()
+    );
+    let campus = std::sync::Arc::new(Campus::generate(work.plan.clone()));
+    let rows = work.fill(&campus)?;
+    println!("Filled three source databases with {rows} rows.");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(demo(args, &work, campus))
+}
+
+async fn demo(args: &DemoArgs, work: &Work, campus: std::sync::Arc<Campus>) -> Result<ExitCode> {
+    let mut quad = Quad::start(work)?;
+    let mut look = Look::new(work);
+    let outcome = tokio::select! {
+        outcome = play(args, work, campus, &mut quad, &mut look) => outcome,
+        _ = tokio::signal::ctrl_c() => {
+            println!("\nStopping.");
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    quad.stop().await?;
+    if args.once {
+        println!("The work folder {} stays: settings, databases, log and lake.", work.folder.display());
+    }
+    outcome
+}
+
+async fn play(
+    args: &DemoArgs,
+    work: &Work,
+    campus: std::sync::Arc<Campus>,
+    quad: &mut Quad<'_>,
+    look: &mut Look,
+) -> Result<ExitCode> {
+    look.wait_until_up(quad).await?;
+    work.say_how_to_look(&campus);
+    let speed = if args.once { 0 } else { args.speed };
+    let player = Player::start(campus.clone(), work, speed)?;
+    wait_for_phase(&player, quad, look, Phase::HistoryDone).await?;
+    // A change of the day must meet its first version in Quad, or two versions would be seen as one.
+    await_arrival(&campus.truth(Stage::Filled), &player, quad, look).await?;
+    println!("The past week is in the lake; the day begins.");
+    player.begin_day();
+    wait_for_phase(&player, quad, look, Phase::DayDone).await?;
+    let truth = campus.truth(Stage::DayOver);
+    let arrived = await_arrival(&truth, &player, quad, look).await;
+    let complete = summary::print(&truth, &look.observe(&truth).await?);
+    if let Err(error) = arrived {
+        println!("{error:#}");
+    }
+    work.write_truth(&truth)?;
+    let mut well = complete;
+    if let Some(command) = &args.exec {
+        well &= work.exec(command, &campus).await?;
+    }
+    if !args.once {
+        println!("The day is over. Quad keeps answering; Ctrl-C stops it.");
+        loop {
+            quad.watch()?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Tells progress until the player has reached `phase`.
+async fn wait_for_phase(player: &Player, quad: &mut Quad<'_>, look: &mut Look, phase: Phase) -> Result<()> {
+    let mut told = Instant::now();
+    while player.phase()? < phase {
+        quad.watch()?;
+        if told.elapsed() >= PROGRESS_EVERY {
+            told = Instant::now();
+            println!("{}  {}", player.clock(), look.progress().await);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// Waits until all of `truth` can be seen in Quad.
+async fn await_arrival(truth: &Truth, player: &Player, quad: &mut Quad<'_>, look: &mut Look) -> Result<()> {
+    let deadline = Instant::now() + ARRIVAL_MAX;
+    let mut told = Instant::now();
+    loop {
+        quad.watch()?;
+        let observed = look.observe(truth).await.context("could not count what is in the lake");
+        match observed {
+            Ok(observed) if summary::missing(truth, &observed).is_empty() => return Ok(()),
+            Ok(observed) if Instant::now() > deadline => {
+                bail!(
+                    "not arrived within {} s: {}",
+                    ARRIVAL_MAX.as_secs(),
+                    summary::missing(truth, &observed).join(", ")
+                )
+            }
+            Err(error) if Instant::now() > deadline => return Err(error),
+            _ => {}
+        }
+        if told.elapsed() >= PROGRESS_EVERY {
+            told = Instant::now();
+            println!("{}  {}", player.clock(), look.progress().await);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}

@@ -1,0 +1,10 @@
+//! The program as a whole: the real `quad` binary, real source databases, a real Kafka, clients from elsewhere.
+//!
+//! The simulated campus gives sources with known truth; every flow ends by holding what SQL, profiles and files say
+//! against that truth. `QUAD_TEST_POSTGRES` and `QUAD_TEST_MARIADB` (ODBC connection strings) and `QUAD_KAFKA` (HOST:PORT)
+//! name the servers that `./dev test` starts; what is not there is skipped, and said so.
+
+mod commands;
+mod day;
+mod doors;
+mod school;

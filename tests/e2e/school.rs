@@ -1,0 +1,283 @@
+//! A school to test with: a work folder, source databases, settings, and `quad` processes on them.
+//!
+//! Ports are free ones, folders temporary, and every process ends with the school.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use campus::campus::Campus;
+use campus::database::{self, Databases};
+use campus::plan::Plan;
+use campus::push::Pusher;
+use campus::truth::Truth;
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+/// Good for every door.
+pub const TOKEN: &str = "e2e-token";
+/// Role analyst: SQL, no profiles.
+pub const ANALYST_TOKEN: &str = "e2e-analyst-token";
+const GATE_TOKEN: &str = "e2e-gate-token";
+
+/// How long anything may take to come true.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// One school and its Quad.
+pub struct School {
+    pub folder: tempfile::TempDir,
+    pub campus: Campus,
+    pub databases: Databases,
+    kafka: Option<String>,
+    pub grpc: u16,
+    pub pg: u16,
+    pub http: u16,
+    running: BTreeMap<&'static str, Child>,
+}
+
+impl School {
+    /// A campus of `students`, its SQLite sources filled, and settings written; nothing runs yet.
+    pub fn new(seed: u64, students: usize, kafka: Option<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let sqlite = |name: &str| Databases::sqlite(&folder.path().join(name));
+        let databases = Databases {
+            student_affairs: sqlite("affairs.db"),
+            academic: sqlite("academic.db"),
+            logistics: sqlite("logistics.db"),
+        };
+        Self::with_databases(folder, databases, seed, students, kafka)
+    }
+
+    pub fn with_databases(
+        folder: tempfile::TempDir,
+        databases: Databases,
+        seed: u64,
+        students: usize,
+        kafka: Option<String>,
+    ) -> Self {
+        let yesterday = (chrono::Utc::now() + chrono::TimeDelta::hours(8)).date_naive() - chrono::Days::new(1);
+        let campus = Campus::generate(Plan::new(seed, students, yesterday));
+        database::fill(&campus, &databases).expect("the sources can be filled");
+        let [grpc, pg, http] = [0; 3].map(|_| free_port());
+        let school = Self { folder, campus, databases, kafka, grpc, pg, http, running: BTreeMap::new() };
+        std::fs::write(school.settings(), school.toml()).expect("the settings can be written");
+        school
+    }
+
+    pub fn settings(&self) -> PathBuf {
+        self.folder.path().join("quad.toml")
+    }
+
+    pub fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    fn toml(&self) -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (here, root) = (self.folder.path().display(), root.display());
+        let topic = match &self.kafka {
+            Some(brokers) => format!("kind = \"kafka\"\nkafka.brokers = \"{brokers}\""),
+            None => "kind = \"embedded\"".to_string(),
+        };
+        let source = |id: &str, connector: &str, connection: &str| {
+            format!("[sources.{id}]\nconnector = \"{connector}\"\nconnection = '{connection}'\npoll_s = 1\n")
+        };
+        let sources = [
+            source("affairs", "student_affairs_zf", &self.databases.student_affairs),
+            source("academic", "academic_zf", &self.databases.academic),
+            source("logistics", "logistics_ecard", &self.databases.logistics),
+        ];
+        // On a broker that others use too, the ports keep runs apart.
+        format!(
+            r#"
+schemas_path = "{root}/schemas"
+topic_prefix = "e2e-{grpc}-{pg}-{http}"
+[topic]
+{topic}
+embedded.path = "{here}/topic"
+[lake]
+path = "{here}/lake"
+[extract]
+state_path = "{here}/extract"
+connectors_path = "{root}/ingest/connectors"
+http_listen = "127.0.0.1:{http}"
+retry_ms_max = 1000
+[land]
+batch_age_ms_max = 200
+[query]
+grpc_listen = "127.0.0.1:{grpc}"
+pg_listen = "127.0.0.1:{pg}"
+refresh_ms = 100
+profile_dir = "{root}/query/profile"
+[access.tokens.e2e]
+role = "admin"
+sha256 = "{admin}"
+[access.tokens.ann]
+role = "analyst"
+sha256 = "{analyst}"
+{sources}
+[sources.gates]
+connector = "access_hikvision"
+token_sha256 = "{gate}"
+"#,
+            http = self.http,
+            grpc = self.grpc,
+            pg = self.pg,
+            admin = sha256(TOKEN),
+            analyst = sha256(ANALYST_TOKEN),
+            gate = sha256(GATE_TOKEN),
+            sources = sources.join(""),
+        )
+    }
+
+    /// `quad` with these settings and `arguments`.
+    pub fn quad(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quad"));
+        command.args(arguments).env("QUAD_CONFIG", self.settings()).env("QUAD_TOKEN", TOKEN);
+        command
+            .env("QUAD_EXTRACT__ID_KEY", "a key of the tests")
+            .env("QUAD_QUERY__IDENTITY_KEY", "another key of the tests");
+        command.env_remove("QUAD_KAFKA").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `quad` to its end.
+    pub fn output(&self, arguments: &[&str]) -> Output {
+        self.quad(arguments).output().expect("quad starts")
+    }
+
+    /// Starts a service; its log goes to a file in the folder.
+    pub fn start(&mut self, service: &'static str) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file(service)).expect("a log file");
+        let child = self.quad(&[service]).stderr(log).stdout(Stdio::null()).spawn().expect("quad starts");
+        self.running.insert(service, child);
+    }
+
+    /// SIGKILL: as a power cut would.
+    pub fn kill(&mut self, service: &'static str) {
+        let mut child = self.running.remove(service).expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self, service: &'static str) -> Option<i32> {
+        let mut child = self.running.remove(service).expect("it runs");
+        let pid = child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        child.wait().expect("it ends").code()
+    }
+
+    pub fn log(&self, service: &str) -> String {
+        std::fs::read_to_string(self.log_file(service)).unwrap_or_default()
+    }
+
+    fn log_file(&self, service: &str) -> PathBuf {
+        self.folder.path().join(format!("{service}.log"))
+    }
+
+    pub fn pusher(&self) -> Pusher {
+        Pusher::new(&format!("127.0.0.1:{}", self.http), "gates", GATE_TOKEN).expect("a pusher")
+    }
+
+    /// Connects to the PostgreSQL wire, once it listens.
+    pub async fn client(&self) -> Client {
+        let address = format!("host=127.0.0.1 port={} user=e2e password={TOKEN} dbname=quad", self.pg);
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match tokio_postgres::connect(&address, NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return client;
+                }
+                Err(error) => assert!(Instant::now() < deadline, "{error}\n{}{}", self.log("up"), self.log("query")),
+            }
+            wait_a_moment().await;
+        }
+    }
+
+    /// Rows of an answer, one line each, cells separated by `|`.
+    pub async fn lines(&self, client: &Client, sql: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+        let messages = client.simple_query(sql).await?;
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let line = |row: &tokio_postgres::SimpleQueryRow| {
+            (0..row.len()).map(|at| row.get(at).unwrap_or("∅").to_string()).collect::<Vec<_>>().join("|")
+        };
+        Ok(rows.map(line).collect())
+    }
+
+    /// Counts per table that differ from `truth`: current rows, and dead letters.
+    pub async fn differences(&self, client: &Client, truth: &Truth) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (table, expected) in &truth.tables {
+            let current = self.lines(client, &format!("SELECT COUNT(*) FROM {table}")).await;
+            let sql = format!("SELECT COUNT(*) FROM platform.dead_letter WHERE target = '{table}'");
+            let letters = self.lines(client, &sql).await;
+            for (what, expected, found) in
+                [("rows", expected.current, current), ("dead letters", expected.dead_letters, letters)]
+            {
+                match found {
+                    Ok(found) if found == [expected.to_string()] => {}
+                    Ok(found) => differences.push(format!("{table}: {what} {found:?}, expected {expected}")),
+                    Err(error) => differences.push(format!("{table}: {error}")),
+                }
+            }
+        }
+        differences
+    }
+
+    /// Waits until counts are those of `truth`.
+    pub async fn eventually_agrees(&self, client: &Client, truth: &Truth) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let differences = self.differences(client, truth).await;
+            if differences.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not in time:\n{}\n{}", differences.join("\n"), self.log("up"));
+            wait_a_moment().await;
+        }
+    }
+
+    /// Everything a table says but when and where it was received, sorted.
+    pub async fn content(&self, client: &Client, table: &str) -> Vec<String> {
+        let names = format!(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema || '.' || table_name = '{table}' \
+             AND column_name NOT IN ('ingested_at', 'kafka_partition', 'kafka_offset', 'occurred_at', 'event_time', 'local_ts', 'biz_date') \
+             ORDER BY column_name"
+        );
+        let columns = self.lines(client, &names).await.expect("the catalog answers");
+        assert!(columns.len() > 5, "{table} has columns: {columns:?}");
+        let columns = columns.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        let mut rows = self.lines(client, &format!("SELECT {columns} FROM {table}")).await.expect("the table answers");
+        rows.sort();
+        rows
+    }
+}
+
+impl Drop for School {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// Between two looks at a state that is on its way.
+pub async fn wait_a_moment() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
