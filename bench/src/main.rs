@@ -1,9 +1,10 @@
 //! Measurements: what Quad reaches here, as ratios within one run, since machines differ and are noisy.
 //!
 //! `bench land` holds landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC
-//! against the same call inside the process. Every figure is a median; the spread stands beside it.
+//! against the cheapest call of the same server. Every figure is a median; the spread stands beside it.
 
 mod land;
+mod lookup;
 mod records;
 mod stats;
 
@@ -20,10 +21,13 @@ struct Cli {
 enum Command {
     /// Records a second from a topic into the lake.
     Land(land::Args),
+    /// GetProfile over gRPC, against a running Quad.
+    Lookup(lookup::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Land(args) => land::run(&args),
+        Command::Lookup(args) => lookup::run(&args),
     }
 }

@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow_odbc::odbc_api::{self, Connection, ConnectionOptions, IntoParameter, ResultSetMetadata, environment};
 use arrow_odbc::{OdbcReaderBuilder, arrow_schema_from};
 use chrono::{Duration, NaiveDateTime};
+use schemas::Sensitive;
 
 use crate::connector::Pull;
 use crate::error::{Error, ErrorKind};
@@ -44,12 +45,7 @@ impl Source {
     pub fn connect(settings: &SourceSettings) -> Result<Self, Error> {
         let string = settings.connection.as_deref().unwrap_or_default();
         let environment = environment().map_err(|error| Error::internal("start ODBC", error))?;
-        let secret = match &settings.password {
-            Some(password) => {
-                format!("{};Pwd={{{}}}", string.trim_end_matches(';'), password.expose().replace('}', "}}"))
-            }
-            None => string.to_string(),
-        };
+        let secret = connection_string(string, settings.password.as_ref());
         let options = ConnectionOptions { login_timeout_sec: Some(CONNECT_TIMEOUT_S), ..ConnectionOptions::default() };
         match environment.connect_with_connection_string(&secret, options) {
             Ok(connection) => Ok(Self { connection }),
@@ -105,6 +101,18 @@ impl Source {
             |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
         self.connection.execute(&sql, (), Some(QUERY_TIMEOUT_S)).map_err(failed).map(|_| ())
     }
+}
+
+/// The string a driver is given: with the password, ended by `;`, and followed in memory by a NUL that its length does
+/// not count. MariaDB's driver reads up to a NUL whatever length it is told, and takes what lies behind for the user.
+fn connection_string(string: &str, password: Option<&Sensitive<String>>) -> String {
+    let mut whole = string.trim_end_matches(';').to_string();
+    if let Some(password) = password {
+        whole.push_str(&format!(";Pwd={{{}}}", password.expose().replace('}', "}}")));
+    }
+    whole.push_str(";\0");
+    whole.pop();
+    whole
 }
 
 /// The statement of a pull and the values of its parameters.

@@ -1,0 +1,141 @@
+//! `bench lookup`: GetProfile over gRPC, held against the cheapest call of the same server.
+//!
+//! It asks a running Quad (QUAD_GRPC, QUAD_TOKEN, QUAD_PG as the demo's `--exec` hands them over), so that policy, audit and
+//! the wire are in the figure. The base is a health check over the same connection: what gRPC itself costs here.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use proto::profile::v1::{GetProfileRequest, PersonKey, Purpose, person_key};
+use query::api::client::Client;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// HOST:PORT of the gRPC door.
+    #[arg(long, env = "QUAD_GRPC")]
+    grpc: String,
+    /// A token of role admin.
+    #[arg(long, env = "QUAD_TOKEN", hide_env_values = true)]
+    token: String,
+    /// Calls under way at a time when measuring the rate.
+    #[arg(long, default_value_t = 32)]
+    concurrency: usize,
+    /// Calls of each round.
+    #[arg(long, default_value_t = 10_000)]
+    calls: usize,
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// The server does not answer as it should.
+pub fn run(args: &Args) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let client = Client::connect(&format!("http://{}", args.grpc), Some(args.token.clone())).await?;
+        let students = students(&client).await?;
+        println!("{} students, {} calls, {} rounds, medians", students.len(), args.calls, args.rounds);
+        for concurrency in [1, args.concurrency] {
+            let mut figures = Figures::default();
+            for _ in 0..args.rounds {
+                let health = round(args.calls, concurrency, |_| {
+                    let client = client.clone();
+                    async move { Ok(client.health().await?) }
+                });
+                figures.health.push(health.await?);
+                let profile = round(args.calls, concurrency, |call| {
+                    let (client, student) = (client.clone(), students[call * 7919 % students.len()].clone());
+                    async move {
+                        let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student)) });
+                        let purpose = Purpose::DailyWork.into();
+                        let profile = client.profile(GetProfileRequest { person, item_mask: None, purpose }).await?;
+                        ensure!(profile.items.len() > 30, "a profile has {} items", profile.items.len());
+                        Ok(())
+                    }
+                });
+                figures.profile.push(profile.await?);
+            }
+            figures.print(concurrency);
+        }
+        Ok(())
+    })
+}
+
+async fn students(client: &Client) -> Result<Vec<String>> {
+    let mut answer = client.sql("SELECT student_no FROM student_affairs.student_base ORDER BY student_no").await?;
+    let mut students = Vec::new();
+    while let Some(batch) = answer.stream.next().await {
+        let batch = batch?;
+        let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)?;
+        let column = column.as_any().downcast_ref::<arrow::array::StringArray>().context("student numbers are text")?;
+        students.extend(column.iter().flatten().map(String::from));
+    }
+    // Some rows of the sources belong to nobody's profile; those are asked for once and left out.
+    let mut known = Vec::new();
+    for student in students {
+        let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student.clone())) });
+        let request = GetProfileRequest { person, item_mask: None, purpose: Purpose::DailyWork.into() };
+        if client.profile(request).await.is_ok() {
+            known.push(student);
+        }
+    }
+    ensure!(!known.is_empty(), "no student has a profile");
+    Ok(known)
+}
+
+/// The latencies of one round, sorted, and how long it took.
+struct Round {
+    latencies: Vec<Duration>,
+    took: Duration,
+}
+
+async fn round<F: Future<Output = Result<()>>>(
+    calls: usize,
+    concurrency: usize,
+    call: impl Fn(usize) -> F,
+) -> Result<Round> {
+    let started = Instant::now();
+    let timed = |number| {
+        let future = call(number);
+        async move {
+            let started = Instant::now();
+            future.await.map(|()| started.elapsed())
+        }
+    };
+    let answers: Vec<Result<Duration>> =
+        futures::stream::iter(0..calls).map(timed).buffer_unordered(concurrency).collect().await;
+    let took = started.elapsed();
+    let mut latencies = answers.into_iter().collect::<Result<Vec<_>>>()?;
+    latencies.sort();
+    Ok(Round { latencies, took })
+}
+
+#[derive(Default)]
+struct Figures {
+    health: Vec<Round>,
+    profile: Vec<Round>,
+}
+
+impl Figures {
+    fn print(&self, concurrency: usize) {
+        let median = |rounds: &[Round], figure: &dyn Fn(&Round) -> f64| {
+            let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        let quantile = |share: f64| {
+            move |round: &Round| round.latencies[((round.latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+        };
+        let rate = |round: &Round| round.latencies.len() as f64 / round.took.as_secs_f64();
+        println!("\n{concurrency} at a time");
+        for (name, rounds) in [("health check", &self.health), ("GetProfile, all items", &self.profile)] {
+            let (p50, p99) = (median(rounds, &quantile(0.5)), median(rounds, &quantile(0.99)));
+            let ratio = p99 / median(&self.health, &quantile(0.99));
+            println!("{name:<24} p50 {p50:.2} ms  p99 {p99:.2} ms ({ratio:.1} x)  {:.0} calls/s", median(rounds, &rate));
+        }
+    }
+}
