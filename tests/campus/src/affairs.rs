@@ -50,6 +50,9 @@ pub struct Contact {
     pub changed_at: NaiveDateTime,
 }
 
+const LEAVE_KINDS: &[&str] = &["01", "01", "02", "03", "04"];
+const CONTACT_KINDS: &[&str] = &["1", "1", "2", "3", "4"];
+
 pub fn leaves(plan: &Plan, students: &[Student]) -> Vec<Record<Leave>> {
     let mut records = Vec::new();
     let mut next_id = 0;
@@ -102,7 +105,7 @@ fn ordinary(plan: &Plan, student: usize, id: String, random: &mut Random) -> Rec
         Leave {
             id,
             student,
-            kind: *random.pick(&["01", "01", "02", "03", "04"]),
+            kind: random.word(LEAVE_KINDS),
             applied_at,
             start_at,
             end_at,
@@ -177,12 +180,11 @@ pub fn contacts(plan: &Plan, students: &[Student], staff: &[Staff]) -> Vec<Recor
             records.push(talk(id, Some(index), student.study.counselor, day, &mut random));
         }
     }
-    for (index, person) in staff.iter().enumerate() {
+    for index in 0..staff.len() {
         let mut random = Random::new(plan.seed, "lecture", index as u64);
         let id = format!("TH{:08}", records.len() + 1);
         let day = days_before(plan.day, random.between(1, span.max(2)) as u64);
         let mut lecture = talk(id, None, index, day, &mut random);
-        debug_assert!(!person.staff_no.is_empty());
         lecture.value.kind = "5";
         lecture.value.group_size = Some(random.between(20, 120) as u32);
         records.push(lecture);
@@ -210,7 +212,7 @@ fn talk(id: String, student: Option<usize>, staff: usize, day: NaiveDate, random
             id,
             student,
             staff,
-            kind: *random.pick(&["1", "1", "2", "3", "4"]),
+            kind: random.word(CONTACT_KINDS),
             at: begin,
             duration_min: random.between(10, 90) as u32,
             in_community: random.chance(600),

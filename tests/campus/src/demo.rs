@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use campus::campus::Campus;
 use campus::truth::{Stage, Truth};
 use clap::Args;
 
-use look::Look;
+use look::{Lake, Look};
 use player::{Phase, Player};
 use quad::Quad;
 use work::Work;
@@ -40,9 +40,12 @@ pub struct DemoArgs {
     /// Seconds of the day in one second.
     #[arg(long, default_value_t = 1440)]
     speed: u64,
-    /// HOST:PORT of a Kafka broker to run on, instead of the embedded log. It should be a fresh one.
+    /// HOST:PORT of a Kafka broker to run on, instead of the embedded log.
     #[arg(long, value_name = "HOST:PORT")]
     kafka: Option<String>,
+    /// First part of the topics' names. Topics of an earlier demo still hold its records: take another name then.
+    #[arg(long, default_value = "quad")]
+    topic_prefix: String,
     /// Go on with what the work folder holds instead of starting over.
     #[arg(long)]
     keep: bool,
@@ -77,17 +80,20 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
     );
     let campus = std::sync::Arc::new(Campus::generate(work.plan.clone()));
     let rows = work.fill(&campus)?;
-    println!("Filled three source databases with {rows} rows.");
+    match rows {
+        0 => println!("The three source databases are as the earlier demo left them."),
+        rows => println!("Filled three source databases with {rows} rows."),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(demo(args, &work, campus))
 }
 
 async fn demo(args: &DemoArgs, work: &Work, campus: std::sync::Arc<Campus>) -> Result<ExitCode> {
     let mut quad = Quad::start(work)?;
-    let mut look = Look::new(work);
+    let mut look = Look::new(work, &campus.truth(Stage::Filled));
     let outcome = tokio::select! {
         outcome = play(args, work, campus, &mut quad, &mut look) => outcome,
-        _ = tokio::signal::ctrl_c() => {
+        () = interrupt() => {
             println!("\nStopping.");
             Ok(ExitCode::SUCCESS)
         }
@@ -97,6 +103,18 @@ async fn demo(args: &DemoArgs, work: &Work, campus: std::sync::Arc<Campus>) -> R
         println!("The work folder {} stays: settings, databases, log and lake.", work.folder.display());
     }
     outcome
+}
+
+/// Ctrl-C, or a polite kill.
+async fn interrupt() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
 }
 
 async fn play(
@@ -112,18 +130,23 @@ async fn play(
     let player = Player::start(campus.clone(), work, speed)?;
     wait_for_phase(&player, quad, look, Phase::HistoryDone).await?;
     // A change of the day must meet its first version in Quad, or two versions would be seen as one.
-    await_arrival(&campus.truth(Stage::Filled), &player, quad, look).await?;
+    if !work.is_day_begun() {
+        let past = campus.truth(Stage::Filled);
+        let wrong = summary::missing(&past, &await_arrival(&past, &player, quad, look).await?);
+        if !wrong.is_empty() {
+            println!("Not as it must be before the day:\n  {}", wrong.join("\n  "));
+        }
+    }
     println!("The past week is in the lake; the day begins.");
     player.begin_day();
     wait_for_phase(&player, quad, look, Phase::DayDone).await?;
     let truth = campus.truth(Stage::DayOver);
-    let arrived = await_arrival(&truth, &player, quad, look).await;
-    let complete = summary::print(&truth, &look.observe(&truth).await?);
-    if let Err(error) = arrived {
-        println!("{error:#}");
+    let seen = await_arrival(&truth, &player, quad, look).await?;
+    let mut well = summary::print(&truth, &seen);
+    if !well && work.kafka.is_some() {
+        println!("Do the topics hold records of an earlier demo? Take a fresh broker, or another --topic-prefix.\n");
     }
     work.write_truth(&truth)?;
-    let mut well = complete;
     if let Some(command) = &args.exec {
         well &= work.exec(command, &campus).await?;
     }
@@ -151,23 +174,21 @@ async fn wait_for_phase(player: &Player, quad: &mut Quad<'_>, look: &mut Look, p
     Ok(())
 }
 
-/// Waits until all of `truth` can be seen in Quad.
-async fn await_arrival(truth: &Truth, player: &Player, quad: &mut Quad<'_>, look: &mut Look) -> Result<()> {
+/// Waits until all of `truth` can be seen in Quad; gives what was seen at the end, complete or too late.
+async fn await_arrival(truth: &Truth, player: &Player, quad: &mut Quad<'_>, look: &mut Look) -> Result<Lake> {
     let deadline = Instant::now() + ARRIVAL_MAX;
     let mut told = Instant::now();
     loop {
         quad.watch()?;
-        let observed = look.observe(truth).await.context("could not count what is in the lake");
-        match observed {
-            Ok(observed) if summary::missing(truth, &observed).is_empty() => return Ok(()),
-            Ok(observed) if Instant::now() > deadline => {
-                bail!(
-                    "not arrived within {} s: {}",
-                    ARRIVAL_MAX.as_secs(),
-                    summary::missing(truth, &observed).join(", ")
-                )
-            }
-            Err(error) if Instant::now() > deadline => return Err(error),
+        let is_late = Instant::now() > deadline;
+        let observed = match look.is_enough(truth).await {
+            Ok(false) if !is_late => Ok(None),
+            Ok(_) => look.observe(truth).await.map(Some),
+            Err(error) => Err(error),
+        };
+        match observed.context("could not count what is in the lake") {
+            Ok(Some(lake)) if is_late || summary::missing(truth, &lake).is_empty() => return Ok(lake),
+            Err(error) if is_late => return Err(error),
             _ => {}
         }
         if told.elapsed() >= PROGRESS_EVERY {

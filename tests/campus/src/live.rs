@@ -1,4 +1,4 @@
-//! The day, step by step: what each system writes and each gate sends in the same five minutes.
+//! The day, step by step: what each system writes and each gate sends in the same ten minutes.
 //!
 //! A campus enters; steps in the order of time leave, each with the changes of the databases (one transaction each)
 //! and the deliveries to the webhook. Playing them twice as fast changes nothing but the waiting.
@@ -16,12 +16,12 @@ use crate::source::gates::{Push, device_push, event_push};
 use crate::source::{SYSTEMS, System, Write};
 
 /// The length of a step.
-pub const STEP_MIN: i64 = 5;
+pub const STEP_MIN: i64 = 10;
 /// Events of one delivery of history, and of one delivery of the day.
 const EVENTS_OF_BACKFILL: usize = 200;
 const EVENTS_OF_NOTIFICATION: usize = 20;
 
-/// Five minutes of the day.
+/// Ten minutes of the day.
 #[derive(Debug)]
 pub struct Step {
     /// Local time at which the step begins.

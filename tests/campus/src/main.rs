@@ -126,8 +126,15 @@ impl WebhookArgs {
     }
 }
 
-fn main() -> Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("campus: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
         Command::Demo(args) => return demo::run(&args),
         Command::Fill { plan, databases } => {
             let rows = database::fill(&plan.campus(), &databases.databases())?;

@@ -37,6 +37,9 @@ pub struct Student {
     pub ability: i64,
 }
 
+/// Determinations of hardship; most have none.
+const HARDSHIPS: &[&str] = &["", "", "", "", "3", "3", "2", "1"];
+
 /// What a student number studies.
 #[derive(Clone, Debug)]
 pub struct Study {
@@ -92,7 +95,7 @@ impl Student {
     /// Nation as code or as word (L10).
     pub fn nation_text(&self, style: usize) -> &'static str {
         let (code, word) = NATIONS[self.nation];
-        if style % 2 == 0 { code } else { word }
+        if style.is_multiple_of(2) { code } else { word }
     }
 }
 
@@ -178,7 +181,7 @@ fn student(
         former,
         resident: role.is_some() || random.chance(920),
         party_member: level != '3' && random.chance(350),
-        hardship: *random.pick(&["", "", "", "", "3", "3", "2", "1"]),
+        hardship: random.word(HARDSHIPS),
         ability: random.normal(76, 8).clamp(45, 95),
     }
 }

@@ -55,6 +55,11 @@ impl Random {
         &items[self.index(items.len())]
     }
 
+    /// One word of a list that is not empty.
+    pub fn word(&mut self, words: &[&'static str]) -> &'static str {
+        words[self.index(words.len())]
+    }
+
     /// About normal, in whole numbers (twelve uniform draws, so that no math library has a say in it).
     pub fn normal(&mut self, mean: i64, deviation: i64) -> i64 {
         let sum: i64 = (0..12).map(|_| self.between(-1000, 1000)).sum();

@@ -49,6 +49,9 @@ pub struct Account {
     pub changed_at: NaiveDateTime,
 }
 
+/// How the directory writes one state.
+const ACTIVE: &[&str] = &["Active", "active", "ACTIVE"];
+
 /// The study after ChangedMajor's move: the next major of the same college, another class and counselor.
 pub fn study_after_change(student: &Student, staff: &[Staff]) -> Study {
     let before = &student.study;
@@ -196,7 +199,7 @@ pub fn accounts(plan: &Plan, students: &[Student], staff: &[Staff]) -> Vec<Recor
             uid: student.student_no.clone(),
             person_no: student.student_no.clone(),
             name: student.name.clone(),
-            status: if random.chance(20) { "locked" } else { *random.pick(&["Active", "active", "ACTIVE"]) },
+            status: if random.chance(20) { "locked" } else { random.word(ACTIVE) },
             container: if student.study.level == '3' { "ou=bks" } else { "ou=yjs" },
             opened_at,
             closed_at: None,

@@ -130,7 +130,7 @@ fn wishes(plan: &Plan, day: NaiveDate, students: &[Student], cards: &Cards, term
     let office = terminals.len() - 1;
     let weekend = matches!(day.weekday(), Weekday::Sat | Weekday::Sun);
     let mut wishes = Vec::new();
-    for index in 0..students.len() {
+    for (index, student) in students.iter().enumerate() {
         if matches!(Role::at(index), Some(Role::Silent | Role::OnLeave))
             || cards.carried(index, day.and_time(chrono::NaiveTime::MIN)).is_none()
         {
@@ -156,7 +156,7 @@ fn wishes(plan: &Plan, day: NaiveDate, students: &[Student], cards: &Cards, term
         wish(&mut random, 180, 20, 110, &baths, 20, 50);
         wish(&mut random, 60, 10, 720, &laundries, 30, 40);
         let topup = random.chance(120);
-        let subsidy = students[index].hardship == "1" && day.day() == 10;
+        let subsidy = student.hardship == "1" && day.day() == 10;
         let mut at_office = |kind, minute: i64, amount_fen| {
             wishes.push(Wish {
                 student: index,

@@ -56,7 +56,9 @@ fn the_counts_of_a_campus() {
         };
         expected.assert_eq(&truth.tables.iter().map(line).collect::<String>());
     }
-    check(Stage::Filled, expect![[r#"
+    check(
+        Stage::Filled,
+        expect![[r#"
         academic.course 546+0+1 546
         academic.enrollment 126+0+1 126
         academic.grade 2193+0+3 2193
@@ -71,8 +73,11 @@ fn the_counts_of_a_campus() {
         student_affairs.contact_record 147+0+1 147
         student_affairs.leave_request 24+0+2 24
         student_affairs.student_base 126+0+2 126
-    "#]]);
-    check(Stage::DayOver, expect![[r#"
+    "#]],
+    );
+    check(
+        Stage::DayOver,
+        expect![[r#"
         academic.course 547+0+1 546
         academic.enrollment 129+0+1 126
         academic.grade 2198+0+3 2197
@@ -87,7 +92,8 @@ fn the_counts_of_a_campus() {
         student_affairs.contact_record 148+0+1 148
         student_affairs.leave_request 26+0+2 25
         student_affairs.student_base 127+0+2 126
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -35,15 +35,18 @@ pub struct Observed {
     pub letters: BTreeMap<(String, String), u64>,
 }
 
+/// What is in the lake, by table.
+pub type Lake = BTreeMap<String, Observed>;
+
 impl Look {
-    pub fn new(work: &Work) -> Look {
+    pub fn new(work: &Work, truth: &Truth) -> Look {
         let (host, port) = work.pg.split_once(':').unwrap_or((&work.pg, "54320"));
         Look {
             address: (host.to_string(), port.parse().unwrap_or(54320)),
             token: work.secrets.token.clone(),
             client: None,
             http: Http::new(&work.http),
-            tables: Vec::new(),
+            tables: truth.tables.keys().cloned().collect(),
         }
     }
 
@@ -95,9 +98,8 @@ impl Look {
     ///
     /// # Errors
     /// Quad does not answer.
-    pub async fn observe(&mut self, truth: &Truth) -> Result<BTreeMap<String, Observed>> {
-        self.tables = truth.tables.keys().cloned().collect();
-        let mut observed: BTreeMap<String, Observed> = BTreeMap::new();
+    pub async fn observe(&mut self, truth: &Truth) -> Result<Lake> {
+        let mut observed = Lake::new();
         for table in truth.tables.keys() {
             let versions =
                 format!("SELECT count(*) FROM (SELECT DISTINCT src, src_key, raw_hash FROM {table}_history) v");
@@ -115,11 +117,21 @@ impl Look {
         Ok(observed)
     }
 
+    /// Whether as many rows and letters are there as `truth` counts; a cheap sign that a whole count may succeed.
+    ///
+    /// # Errors
+    /// Quad does not answer.
+    pub async fn is_enough(&mut self, truth: &Truth) -> Result<bool> {
+        let sum = |count: fn(&campus::truth::TableTruth) -> u64| truth.tables.values().map(count).sum::<u64>();
+        let landed = self.landed().await?;
+        Ok(landed.rows >= sum(|table| table.versions) && landed.letters >= sum(|table| table.dead_letters))
+    }
+
     /// One line: sources, rows pulled and landed, dead letters, age of the newest row.
     pub async fn progress(&mut self) -> String {
         match self.try_progress().await {
             Ok(line) => line,
-            Err(error) => format!("Quad does not answer at the moment ({error:#})"),
+            Err(error) => format!("Quad does not answer at the moment ({})", error.root_cause()),
         }
     }
 
@@ -128,22 +140,36 @@ impl Look {
         let report: BTreeMap<String, serde_json::Value> = serde_json::from_str(&body)?;
         let sum = |key: &str| report.values().filter_map(|table| table[key].as_u64()).sum::<u64>();
         let well = report.values().filter(|table| table["failures"] == 0).count();
-        let pulled = sum("records") + sum("dead_letters");
-        let mut landed = 0;
-        let mut newest_ms = u64::MAX;
-        for table in self.tables.clone() {
-            landed += self.number(&format!("SELECT count(*) FROM {table}_history")).await?;
-            let age = format!(
-                "SELECT CAST(coalesce(date_part('epoch', now()) * 1000 - max(date_part('epoch', ingested_at)) * 1000, 1e12) AS BIGINT) \
-                 FROM {table}_history"
-            );
-            newest_ms = newest_ms.min(self.number(&age).await.unwrap_or(u64::MAX));
-        }
-        let letters = self.number("SELECT count(*) FROM platform.dead_letter").await?;
+        let taken = sum("records") + sum("dead_letters");
+        let Landed { rows, letters, newest_s } = self.landed().await?;
+        let newest = newest_s.map(|seconds| format!("   newest row {seconds:.1} s old")).unwrap_or_default();
+        let tables = report.len();
         Ok(format!(
-            "source tables {well}/{} well   rows taken in {pulled}   landed {landed}   dead letters {letters}   newest row {:.1} s old",
-            report.len(),
-            newest_ms as f64 / 1000.0
+            "source tables {well}/{tables} well   taken in since its start {taken}   landed {rows}   dead letters {letters}{newest}"
         ))
     }
+
+    /// Counts rows of every table, letters, and the age of the newest row, in one question.
+    async fn landed(&mut self) -> Result<Landed> {
+        let count = |table: String| format!("SELECT count(*) AS n, max(ingested_at) AS t FROM {table}");
+        let rows =
+            self.tables.iter().map(|table| count(format!("{table}_history"))).collect::<Vec<_>>().join(" UNION ALL ");
+        let letters = count("platform.dead_letter".to_string());
+        let sql = format!(
+            "SELECT 'rows', sum(n), date_part('epoch', now()) - date_part('epoch', max(t)) FROM ({rows}) r \
+             UNION ALL SELECT 'letters', n, 0 FROM ({letters}) l"
+        );
+        let answer = self.rows(&sql).await?;
+        let of = |name: &str| answer.iter().find(|row| row.first().is_some_and(|first| first == name));
+        let number = |name: &str| of(name).and_then(|row| row.get(1)?.parse().ok()).unwrap_or(0);
+        let newest_s = of("rows").and_then(|row| row.get(2)?.parse().ok());
+        Ok(Landed { rows: number("rows"), letters: number("letters"), newest_s })
+    }
+}
+
+/// Rows of all tables.
+struct Landed {
+    rows: u64,
+    letters: u64,
+    newest_s: Option<f64>,
 }

@@ -73,6 +73,7 @@ fn spawn(work: &Work) -> Result<Child> {
         .arg(work.settings_file())
         .arg("up")
         .envs(work.environment())
+        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use campus::truth::{TableTruth, Truth};
 
-use super::look::Observed;
-
-type Lake = BTreeMap<String, Observed>;
+use super::look::{Lake, Observed};
 
 /// What does not agree, in words; empty when all does.
 pub fn missing(truth: &Truth, lake: &Lake) -> Vec<String> {

@@ -24,6 +24,7 @@ pub struct Work {
     pub plan: Plan,
     pub quad: PathBuf,
     pub kafka: Option<String>,
+    topic_prefix: String,
     pub secrets: Secrets,
     pub http: String,
     pub grpc: String,
@@ -80,6 +81,7 @@ impl Work {
             ),
             quad: executable,
             kafka: args.kafka.clone(),
+            topic_prefix: args.topic_prefix.clone(),
             secrets,
             http: address(8081)?,
             grpc: address(50051)?,
@@ -102,6 +104,15 @@ impl Work {
             }
         }
         Ok(0)
+    }
+
+    /// Whether an earlier run has played a part of the day.
+    pub fn is_day_begun(&self) -> bool {
+        let databases = self.databases();
+        SYSTEMS.into_iter().any(|system| {
+            let database = Database::open(databases.of(system), system);
+            database.is_ok_and(|database| database.progress().is_some_and(|step| !step.is_empty()))
+        })
     }
 
     pub fn databases(&self) -> Databases {
@@ -133,6 +144,7 @@ impl Work {
         Ok(format!(
             r#"# Written by `campus demo`: a campus of {students} simulated students. Secrets come from the environment.
 schemas_path = "{root}/schemas"
+topic_prefix = "{prefix}"
 
 [topic]
 {topic}
@@ -170,6 +182,7 @@ profile_dir = "{root}/query/profile"
 identity_key_file = "{folder}/identity.key"
 "#,
             students = self.plan.students,
+            prefix = self.topic_prefix,
             http = self.http,
             grpc = self.grpc,
             pg = self.pg,

@@ -159,7 +159,7 @@ fn enrollment(campus: &Campus, record: &Record<Enrollment>) -> Row {
         some(format!("{}09", row.study.grade_year.max(1900))),
         some(state),
         some(format!("{}0630", row.study.grade_year + years)),
-        some(if row.student % 2 == 0 { dashed_date(row.valid_from) } else { compact_date(row.valid_from) }),
+        some(if row.student.is_multiple_of(2) { dashed_date(row.valid_from) } else { compact_date(row.valid_from) }),
         row.valid_to.map(dashed_date),
         some(record.operation_code()),
         some(format!("http://jw.example.edu/photo/{}.jpg", row.student_no)),

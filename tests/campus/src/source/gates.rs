@@ -67,7 +67,7 @@ fn event_json(campus: &Campus, record: &Record<Event>) -> Value {
     // No card at all is written as one of the last numbers of 64 bits, or left empty.
     let card = match event.card {
         Some(number) => format!("{number:010}"),
-        None if event.serial % 2 == 0 => "18446744073709551615".to_string(),
+        None if event.serial.is_multiple_of(2) => "18446744073709551615".to_string(),
         None => String::new(),
     };
     // The library's readers do not know the direction; the label of the door does (L5).

@@ -177,7 +177,7 @@ fn base(campus: &Campus, record: &Record<Base>) -> Row {
         some(student.nation_text(style)),
         some(if student.party_member {
             "01"
-        } else if style % 9 == 0 {
+        } else if style.is_multiple_of(9) {
             "13"
         } else {
             "03"
@@ -270,7 +270,7 @@ fn contact(campus: &Campus, contact: &Contact) -> Row {
         some(contact.kind),
         // The day and the clock in two columns, each by another hand (L10).
         some(mixed_date_only(contact.at, style)),
-        some(contact.at.format(if style % 2 == 0 { "%H:%M" } else { "%H:%M:%S" }).to_string()),
+        some(contact.at.format(if style.is_multiple_of(2) { "%H:%M" } else { "%H:%M:%S" }).to_string()),
         some(contact.duration_min.to_string()),
         some(if contact.in_community { "D01-P2" } else { "办公楼305" }),
         some(if contact.in_community { "1" } else { "0" }),

@@ -52,11 +52,11 @@ pub struct StudyTruth {
     pub grades: u64,
     /// Sum over courses of the most credits earned.
     pub credits_earned: f64,
-    /// SUM(score × credits) / SUM(credits) over first regular sittings with a score.
+    /// SUM(score × credits) / SUM(credits) over each course's first sitting that took place, if it has a score.
     pub weighted_mean: Option<f64>,
     /// SUM(point × credits) / SUM(credits) over rows with a point.
     pub gpa: Option<f64>,
-    /// Courses with a result, none of them passed; deferrals do not count.
+    /// Courses sat and never passed; who deferred an examination has not failed it.
     pub failed_courses: u64,
     pub resits: u64,
     pub retakes: u64,
@@ -222,8 +222,15 @@ fn study(campus: &Campus, grades: &[&Grade]) -> StudyTruth {
         let sum: i64 = values.iter().map(|(value, credits)| value * credits).sum();
         (weight > 0).then(|| sum as f64 / weight as f64)
     };
-    let first = grades.iter().filter(|grade| grade.nature == Nature::Regular && grade.attempt == 1);
-    let scores = first.filter_map(|grade| Some((grade.score_tenths?, credits(grade)))).collect();
+    let mut first: HashMap<u32, &Grade> = HashMap::new();
+    let order = |grade: &Grade| (grade.term.year, grade.term.number, grade.attempt, grade.nature.code());
+    for grade in grades.iter().filter(|grade| !matches!(grade.nature, Nature::Deferred | Nature::Missed)) {
+        let held = first.entry(grade.course).or_insert(grade);
+        if order(grade) < order(held) {
+            *held = grade;
+        }
+    }
+    let scores = first.values().filter_map(|grade| Some((grade.score_tenths?, credits(grade)))).collect();
     let points = grades.iter().filter_map(|grade| Some((grade.point_hundredths?, credits(grade)))).collect();
     let mut most: HashMap<u32, i64> = HashMap::new();
     let mut passed: HashMap<u32, bool> = HashMap::new();
