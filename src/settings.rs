@@ -155,16 +155,42 @@ mod tests {
 
     #[test]
     fn an_unknown_key_fails_wherever_it_stands() {
-        check("[land]\nidd = \"x\"", &[], expect!["unknown field `idd`, expected one of `id`, `assignment`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`"]);
-        check("", &[("QUAD_QUERY__NO_SUCH_KEY", "1")], expect!["unknown field `no_such_key`, expected one of `grpc_listen`, `pg_listen`, `refresh_ms`, `profile_refresh_ms`, `profile_idle_refresh_s`, `query_timeout_s`, `query_memory_bytes_max`, `query_spill_bytes_max`, `queries_concurrent_max`, `queue_timeout_ms`, `connections_max`, `handles_max`, `batch_rows`, `timezone`, `profile_dir`, `identity_key`, `identity_key_file`, `tls` for key `query`"]);
-        check("[lnd]\nid = \"x\"", &[], expect!["unknown field `lnd`, expected one of `timezone`, `schemas_path`, `topic_prefix`, `log`, `topic`, `lake`, `extract`, `sources`, `land`, `query`, `access`"]);
+        check(
+            "[land]\nidd = \"x\"",
+            &[],
+            expect![
+                "unknown field `idd`, expected one of `id`, `assignment`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`"
+            ],
+        );
+        check(
+            "",
+            &[("QUAD_QUERY__NO_SUCH_KEY", "1")],
+            expect![
+                "unknown field `no_such_key`, expected one of `grpc_listen`, `pg_listen`, `refresh_ms`, `profile_refresh_ms`, `profile_idle_refresh_s`, `query_timeout_s`, `query_memory_bytes_max`, `query_spill_bytes_max`, `queries_concurrent_max`, `queue_timeout_ms`, `connections_max`, `handles_max`, `batch_rows`, `timezone`, `profile_dir`, `identity_key`, `identity_key_file`, `tls` for key `query`"
+            ],
+        );
+        check(
+            "[lnd]\nid = \"x\"",
+            &[],
+            expect![
+                "unknown field `lnd`, expected one of `timezone`, `schemas_path`, `topic_prefix`, `log`, `topic`, `lake`, `extract`, `sources`, `land`, `query`, `access`"
+            ],
+        );
     }
 
     #[test]
     fn a_wrong_value_names_its_key() {
-        check("[land]\nbatch_age_ms_max = \"soon\"", &[], expect![[r#"invalid type: string "soon", expected an integer for key `land.batch_age_ms_max`"#]]);
+        check(
+            "[land]\nbatch_age_ms_max = \"soon\"",
+            &[],
+            expect![[r#"invalid type: string "soon", expected an integer for key `land.batch_age_ms_max`"#]],
+        );
         check("[land]\nid = \"a/b\"", &[], expect!["land.id must be a name without `/`"]);
-        check("timezone = \"Mars/Base\"", &[], expect!["`Mars/Base` is no time zone; use a name such as Asia/Shanghai for key `timezone`"]);
+        check(
+            "timezone = \"Mars/Base\"",
+            &[],
+            expect!["`Mars/Base` is no time zone; use a name such as Asia/Shanghai for key `timezone`"],
+        );
     }
 
     #[test]

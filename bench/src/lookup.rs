@@ -128,14 +128,19 @@ impl Figures {
             figures[figures.len() / 2]
         };
         let quantile = |share: f64| {
-            move |round: &Round| round.latencies[((round.latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+            move |round: &Round| {
+                round.latencies[((round.latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3
+            }
         };
         let rate = |round: &Round| round.latencies.len() as f64 / round.took.as_secs_f64();
         println!("\n{concurrency} at a time");
         for (name, rounds) in [("health check", &self.health), ("GetProfile, all items", &self.profile)] {
             let (p50, p99) = (median(rounds, &quantile(0.5)), median(rounds, &quantile(0.99)));
             let ratio = p99 / median(&self.health, &quantile(0.99));
-            println!("{name:<24} p50 {p50:.2} ms  p99 {p99:.2} ms ({ratio:.1} x)  {:.0} calls/s", median(rounds, &rate));
+            println!(
+                "{name:<24} p50 {p50:.2} ms  p99 {p99:.2} ms ({ratio:.1} x)  {:.0} calls/s",
+                median(rounds, &rate)
+            );
         }
     }
 }

@@ -57,7 +57,9 @@ fn batch(contract: &Contract, first: usize, count: usize) -> Result<RecordBatch>
         "src" => text(&|_| "ecard".to_string()),
         "src_key" => text(&|row| format!("T{:04}|{row:010}", row % 600)),
         "op" => text(&|_| "I".to_string()),
-        "raw_hash" => text(&|row| format!("{:032x}", (row as u128 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C834))),
+        "raw_hash" => {
+            text(&|row| format!("{:032x}", (row as u128 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C834)))
+        }
         _ => time(&moment),
     });
     let columns = columns.collect();

@@ -8,6 +8,7 @@ use datafusion::common::config::Dialect;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::setup_pg_catalog;
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::settings::Settings;
 use crate::snapshot::Pinned;
 use crate::table::identity::{IdentityRows, Of, PERSON_SQL};
+use crate::table::latest::Planner;
 use crate::table::{time, view};
 
 /// The one catalog's name: the database in `pg_catalog`.
@@ -33,7 +35,13 @@ pub const SYSTEM_SCHEMAS: [&str; 3] = ["information_schema", "pg_catalog", "publ
 /// # Errors
 /// A contract whose SQL DataFusion refuses, or limits it cannot keep.
 pub async fn session(settings: &Settings, contracts: &Contracts) -> Result<SessionContext, Error> {
-    let ctx = SessionContext::new_with_config_rt(config(settings), runtime(settings)?);
+    let state = SessionStateBuilder::new()
+        .with_config(config(settings))
+        .with_runtime_env(runtime(settings)?)
+        .with_default_features()
+        .with_query_planner(Arc::new(Planner))
+        .build();
+    let ctx = SessionContext::new_with_state(state);
     for function in time::all(&settings.timezone).into_iter().chain(crate::identity::functions::all()) {
         ctx.register_udf(function);
     }

@@ -5,6 +5,7 @@
 //! among the running ones and a deadline until its stream ends or is dropped.
 
 pub mod answer;
+mod plan;
 pub mod refresh;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{ParamValues, TableReference};
+use datafusion::common::TableReference;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
 use datafusion::logical_expr::LogicalPlan;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 pub use self::answer::Answer;
 use self::answer::{Audit, Running};
+use self::plan::Plan;
 use crate::access::Principal;
 use crate::catalog::{self, CATALOG};
 use crate::error::{Error, ErrorKind};
@@ -76,7 +78,7 @@ impl std::fmt::Debug for Engine {
 /// A question that has been understood.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    plan: LogicalPlan,
+    plan: Plan,
     /// The columns of the answer.
     pub schema: SchemaRef,
     /// `$1`, `$2`, … in order; no type where the question leaves it open.
@@ -205,7 +207,7 @@ impl Engine {
             .verify_plan(&plan)
             .map_err(|error| Error::new(ErrorKind::ReadOnly, "the statement would change something").with_source(error))?;
         let schema = Arc::new(plan.schema().as_arrow().clone());
-        Ok(Prepared { parameters: parameter_types(&plan)?, schema, plan, sql_hash })
+        Ok(Prepared { parameters: parameter_types(&plan)?, schema, plan: Plan::new(&state, plan), sql_hash })
     }
 
     /// Answers a question. `parameters` are `$1`, `$2`, … in order; `timeout` may shorten the limit, never lengthen it.
@@ -253,7 +255,10 @@ impl Engine {
     }
 
     /// Runs other heavy work on the engine's threads.
-    pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
         self.runtime().spawn(work)
     }
 
@@ -310,14 +315,11 @@ fn parameter_types(plan: &LogicalPlan) -> Result<Vec<Option<DataType>>, Error> {
     Ok((1..=last).map(|number| found.get(&number).cloned().flatten()).collect())
 }
 
-fn bind_parameters(prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<LogicalPlan, Error> {
+fn bind_parameters(prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<Plan, Error> {
     let expected = prepared.parameters.len();
     if parameters.len() != expected {
         let message = format!("the question has {expected} parameters, {} were given", parameters.len());
         return Err(Error::new(ErrorKind::InvalidArgument, message));
-    }
-    if parameters.is_empty() {
-        return Ok(prepared.plan.clone());
     }
     let mut typed = Vec::with_capacity(expected);
     for (number, (value, data_type)) in parameters.into_iter().zip(&prepared.parameters).enumerate() {
@@ -329,7 +331,7 @@ fn bind_parameters(prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<
             _ => value,
         });
     }
-    Ok(prepared.plan.clone().replace_params_with_values(&ParamValues::from(typed))?)
+    Ok(prepared.plan.bind(typed)?)
 }
 
 fn hash(sql: &str) -> String {

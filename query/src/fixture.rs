@@ -50,7 +50,9 @@ pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVer
                 "schema_version" => "1".to_string(),
                 "kafka_partition" => "0".to_string(),
                 "kafka_offset" => "row_number() OVER () - 1".to_string(),
-                "biz_date" => format!("local_time(arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))'))", contract.event_time),
+                "biz_date" => {
+                    format!("local_time(arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))'))", contract.event_time)
+                }
                 _ => "NULL".to_string(),
             };
             format!("arrow_cast({value}, '{}') AS \"{name}\"", field.data_type())
@@ -58,7 +60,8 @@ pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVer
         .collect();
     let sql = format!("SELECT {} FROM (VALUES {values}) AS given({columns})", select.join(", "));
     let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
-    let batches = batches.into_iter().map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap());
+    let batches =
+        batches.into_iter().map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap());
     let rows = MemTable::try_new(schema.clone(), vec![batches.collect()]).unwrap();
     TableVersion { version: 0, rows: Arc::new(rows) }
 }
@@ -123,6 +126,15 @@ pub fn campus() -> Vec<(&'static str, &'static str, &'static str)> {
              ('20240001', 'PE1', '2025-2026', 2, '01', 1, 90, true, 1, 1, 4, '2026-06-20T01:00:00Z', true, '2026-06-20T01:00:00Z'),
              ('20240002', 'MA1', '2025-2026', 1, '01', 1, 40, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z')",
         ),
+    ]
+    .into_iter()
+    .chain(things())
+    .collect()
+}
+
+/// Accounts, cards, beds and what the students did with them.
+fn things() -> Vec<(&'static str, &'static str, &'static str)> {
+    vec![
         (
             "identity.account",
             "cas_uid, person_no, account_status, user_type, opened_at",

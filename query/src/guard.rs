@@ -26,12 +26,11 @@ pub fn check(statement: &Statement) -> Result<(), Error> {
 fn check_query(query: &datafusion::sql::sqlparser::ast::Query) -> Result<(), Error> {
     use datafusion::sql::sqlparser::ast::SetExpr;
     match query.body.as_ref() {
-        SetExpr::Insert(statement) | SetExpr::Update(statement) | SetExpr::Delete(statement) | SetExpr::Merge(statement) => {
-            Err(refuse(statement))
-        }
-        SetExpr::Select(select) if select.into.is_some() => {
-            Err(read_only("SELECT INTO"))
-        }
+        SetExpr::Insert(statement)
+        | SetExpr::Update(statement)
+        | SetExpr::Delete(statement)
+        | SetExpr::Merge(statement) => Err(refuse(statement)),
+        SetExpr::Select(select) if select.into.is_some() => Err(read_only("SELECT INTO")),
         _ => Ok(()),
     }
 }
@@ -41,8 +40,10 @@ fn refuse(statement: &Statement) -> Error {
     let text = statement.to_string();
     let word = text.split_whitespace().next().unwrap_or_default().to_uppercase();
     match word.as_str() {
-        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "CREATE" | "DROP" | "ALTER" | "TRUNCATE" | "COPY" | "GRANT" | "REVOKE"
-        | "COMMENT" | "VACUUM" | "ANALYZE" | "LOAD" | "UNLOAD" | "INSTALL" | "LOCK" | "REINDEX" => read_only(&word),
+        "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "CREATE" | "DROP" | "ALTER" | "TRUNCATE" | "COPY" | "GRANT"
+        | "REVOKE" | "COMMENT" | "VACUUM" | "ANALYZE" | "LOAD" | "UNLOAD" | "INSTALL" | "LOCK" | "REINDEX" => {
+            read_only(&word)
+        }
         _ => Error::new(ErrorKind::Unsupported, format!("{word} is not supported"))
             .with_hint("ask with SELECT, EXPLAIN or SHOW"),
     }
@@ -65,7 +66,8 @@ mod tests {
             let statements = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
             check(&statements[0]).err().map(|error| error.kind)
         };
-        for sql in ["SELECT 1", "WITH a AS (SELECT 1) SELECT * FROM a", "EXPLAIN SELECT 1", "SHOW TABLES", "VALUES (1)"] {
+        for sql in ["SELECT 1", "WITH a AS (SELECT 1) SELECT * FROM a", "EXPLAIN SELECT 1", "SHOW TABLES", "VALUES (1)"]
+        {
             assert_eq!(kind(sql), None, "{sql}");
         }
         for sql in [

@@ -31,8 +31,8 @@ pub mod profile;
 pub mod api;
 
 pub mod background;
-pub mod serve;
 pub mod error;
+pub mod serve;
 
 pub use access::{Access, AccessSettings};
 pub use engine::Engine;

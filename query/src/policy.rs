@@ -81,7 +81,8 @@ mod tests {
         let mut matrix = String::new();
         for role in [Role::Admin, Role::Analyst, Role::Counselor, Role::App] {
             matrix += &format!("{role:?}:");
-            for door in [Door::Sql, Door::GetProfile, Door::BatchGetProfiles, Door::ListProfiles, Door::ResolveIdentity] {
+            for door in [Door::Sql, Door::GetProfile, Door::BatchGetProfiles, Door::ListProfiles, Door::ResolveIdentity]
+            {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
                 }

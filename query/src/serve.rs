@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic_reflection::server::{v1, v1alpha};
 
 use crate::access::Access;
 use crate::api::flight::Flight;
@@ -64,7 +65,12 @@ impl Bound {
     ///
     /// # Errors
     /// See [`serve`].
-    pub async fn new(settings: Settings, contracts: Arc<Contracts>, source: Source, access: Access) -> Result<Self, Error> {
+    pub async fn new(
+        settings: Settings,
+        contracts: Arc<Contracts>,
+        source: Source,
+        access: Access,
+    ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
         let definitions = Definitions::load(&settings.profile_dir)?;
@@ -79,7 +85,8 @@ impl Bound {
                 .with_source(error)
         })?;
         let pg_listener = postgres::bind(settings.pg_listen).await?;
-        let refresher = Refresher { engine: engine.clone(), source, key, every: Duration::from_millis(settings.refresh_ms) };
+        let refresher =
+            Refresher { engine: engine.clone(), source, key, every: Duration::from_millis(settings.refresh_ms) };
         let profiler = Profiler {
             engine: engine.clone(),
             computer: Arc::new(computer),
@@ -112,14 +119,15 @@ impl Bound {
         let flight = Flight::new(&self.settings, self.engine.clone(), self.access.clone()).into_server();
         let profiles = ProfilesApi::new(self.engine.clone(), self.access.clone(), self.store).into_server();
         set_flight_serving(&reporter, &flight).await;
-        background.spawn(self.profiler.run(stopped.clone(), async move |serving| set_profiles(&reporter, serving).await));
+        background
+            .spawn(self.profiler.run(stopped.clone(), async move |serving| set_profiles(&reporter, serving).await));
 
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .concurrency_limit_per_connection(self.settings.connections_max);
         if let Some(tls) = self.tls {
-            server = server.tls_config(tls).map_err(|error| Error::settings("query.tls cannot be used").with_source(error))?;
+            server = server.tls_config(tls).map_err(unusable_tls)?;
         }
         let mut grpc_stopped = stopped.clone();
         let grpc = server
@@ -174,13 +182,24 @@ async fn set_profiles(reporter: &tonic_health::server::HealthReporter, serving: 
     }
 }
 
+/// TLS of the gRPC door, tried once so that files that do not fit are found before a port is bound.
 fn tls(settings: &Settings) -> Result<Option<ServerTlsConfig>, Error> {
     let Some(files) = &settings.tls else { return Ok(None) };
     let read = |key: &str, file: &std::path::Path| {
-        std::fs::read(file).map_err(|error| Error::settings(format!("query.tls.{key}: could not read {}", file.display())).with_source(error))
+        let unreadable = || Error::settings(format!("query.tls.{key}: could not read {}", file.display()));
+        std::fs::read(file).map_err(|error| unreadable().with_source(error))
     };
     let identity = Identity::from_pem(read("certificate", &files.certificate)?, read("key", &files.key)?);
-    Ok(Some(ServerTlsConfig::new().identity(identity)))
+    let config = ServerTlsConfig::new().identity(identity);
+    postgres::choose_crypto();
+    Server::builder().tls_config(config.clone()).map_err(unusable_tls)?;
+    Ok(Some(config))
+}
+
+fn unusable_tls(error: tonic::transport::Error) -> Error {
+    Error::settings("query.tls cannot be used")
+        .with_hint("both files must be PEM and belong together")
+        .with_source(error)
 }
 
 fn reflection() -> tonic_reflection::server::Builder<'static> {
@@ -189,11 +208,12 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }
 
-fn reflection_v1() -> Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>, Error> {
+fn reflection_v1() -> Result<v1::ServerReflectionServer<impl v1::ServerReflection>, Error> {
     reflection().build_v1().map_err(|error| Error::new(crate::ErrorKind::Internal, "no reflection").with_source(error))
 }
 
-fn reflection_v1alpha()
--> Result<tonic_reflection::server::v1alpha::ServerReflectionServer<impl tonic_reflection::server::v1alpha::ServerReflection>, Error> {
-    reflection().build_v1alpha().map_err(|error| Error::new(crate::ErrorKind::Internal, "no reflection").with_source(error))
+fn reflection_v1alpha() -> Result<v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>, Error> {
+    reflection()
+        .build_v1alpha()
+        .map_err(|error| Error::new(crate::ErrorKind::Internal, "no reflection").with_source(error))
 }

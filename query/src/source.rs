@@ -52,10 +52,14 @@ impl Source {
     pub async fn newer(&self, contract: &Contract, known: Option<u64>) -> Result<Option<TableVersion>, Error> {
         let name = contract.name();
         match self {
-            Self::Memory(tables) => Ok(tables.lock().await.get(&name).filter(|table| Some(table.version) != known).cloned()),
-            Self::Lake(lake, tables) => newer_in_lake(lake, &mut *tables.lock().await, contract, known).await.map_err(|error| {
-                Error::new(ErrorKind::Unavailable, format!("could not read {name}")).with_source(error)
-            }),
+            Self::Memory(tables) => {
+                Ok(tables.lock().await.get(&name).filter(|table| Some(table.version) != known).cloned())
+            }
+            Self::Lake(lake, tables) => {
+                newer_in_lake(lake, &mut *tables.lock().await, contract, known).await.map_err(|error| {
+                    Error::new(ErrorKind::Unavailable, format!("could not read {name}")).with_source(error)
+                })
+            }
         }
     }
 }

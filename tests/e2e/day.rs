@@ -44,7 +44,9 @@ async fn contents(school: &School) -> BTreeMap<String, Vec<String>> {
             format!("SELECT kafka_partition, kafka_offset FROM {table}_history GROUP BY 1, 2 HAVING COUNT(*) > 1");
         assert_eq!(school.lines(&client, &twice).await.expect("history answers"), [""; 0], "{table}: landed twice");
     }
-    contents.insert("platform.dead_letter".into(), school.content(&client, "platform.dead_letter").await);
+    // The bytes of a letter are the source's own, and databases write a value in different ways: its cause is what counts.
+    let causes = "SELECT source, target, rule, field, message, stage, COUNT(*) FROM platform.dead_letter GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6";
+    contents.insert("platform.dead_letter".into(), school.lines(&client, causes).await.expect("letters answer"));
     contents
 }
 

@@ -44,7 +44,7 @@ async fn eventually_items(
         }
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(std::time::Instant::now() < deadline, "not in time: {items:#?} {error}");
-        crate::school::wait_a_moment().await;
+        crate::school::wait_until_later().await;
     }
 }
 
@@ -64,7 +64,8 @@ async fn profiles_say_what_is_true_of_each_student() {
             assert!((found - gpa).abs() < 0.011, "GPA {found}, expected {gpa}");
         }
         if student.status_code.is_some() {
-            assert_eq!(value("B12").as_u64().unwrap_or(0), student.study.failed_courses, "failed courses");
+            let failed = value("B12").as_u64().unwrap_or(0);
+            assert_eq!(failed, student.study.failed_courses, "failed courses of {}", student.person);
         }
         if let Some(day) = &student.residence.last_pass_day {
             assert_eq!(value("D05"), day.as_str());

@@ -13,8 +13,10 @@ use prost::Message as _;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
 use proto::profile::v1::{GetProfileRequest, Profile};
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::error::{Error, ErrorKind};
 
@@ -40,10 +42,28 @@ impl Client {
     /// # Errors
     /// `InvalidArgument` for what is no URL, `Unavailable` when nobody answers there.
     pub async fn connect(url: &str, token: Option<String>) -> Result<Self, Error> {
+        Self::connect_with(url, token, None).await
+    }
+
+    /// As [`Client::connect`], encrypted, to a server whose certificate `ca_pem` vouches for.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn connect_tls(url: &str, token: Option<String>, ca_pem: Vec<u8>) -> Result<Self, Error> {
+        super::postgres::choose_crypto();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca_pem));
+        Self::connect_with(url, token, Some(tls)).await
+    }
+
+    async fn connect_with(url: &str, token: Option<String>, tls: Option<ClientTlsConfig>) -> Result<Self, Error> {
         let wrong = |error: tonic::transport::Error| {
-            Error::new(ErrorKind::InvalidArgument, format!("`{url}` is not a URL such as http://127.0.0.1:50051")).with_source(error)
+            Error::new(ErrorKind::InvalidArgument, format!("`{url}` is not a URL such as http://127.0.0.1:50051"))
+                .with_source(error)
         };
-        let endpoint = Endpoint::from_shared(url.to_string()).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
+        let mut endpoint = Endpoint::from_shared(url.to_string()).map_err(wrong)?.connect_timeout(CONNECT_TIMEOUT);
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls).map_err(wrong)?;
+        }
         let channel = endpoint.connect().await.map_err(|error| {
             Error::new(ErrorKind::Unavailable, format!("could not reach {url}"))
                 .with_hint("is `quad up` or `quad query` running?")
@@ -73,6 +93,19 @@ impl Client {
         Ok(Batches { schema: schema.into(), stream })
     }
 
+    /// The cheapest call there is: whether the server serves.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn health(&self) -> Result<(), Error> {
+        let mut client = tonic_health::pb::health_client::HealthClient::new(self.channel.clone());
+        let answer = client.check(HealthCheckRequest::default()).await.map_err(|status| from_status(&status))?;
+        match answer.into_inner().status() {
+            ServingStatus::Serving => Ok(()),
+            _ => Err(Error::new(ErrorKind::Unavailable, "the server does not serve yet")),
+        }
+    }
+
     /// One profile.
     ///
     /// # Errors
@@ -81,7 +114,8 @@ impl Client {
         let mut request = Request::new(request);
         if let Some(token) = &self.token {
             let header = MetadataValue::try_from(format!("Bearer {token}"));
-            let header = header.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the token has characters no token has"))?;
+            let header =
+                header.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the token has characters no token has"))?;
             request.metadata_mut().insert("authorization", header);
         }
         let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);

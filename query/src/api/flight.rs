@@ -45,7 +45,12 @@ pub struct Flight {
 
 impl Flight {
     pub fn new(settings: &Settings, engine: Arc<Engine>, access: Arc<Access>) -> Self {
-        Self { metadata: Metadata::new(engine.contracts()), engine, access, handles: Handles::new(settings.handles_max) }
+        Self {
+            metadata: Metadata::new(engine.contracts()),
+            engine,
+            access,
+            handles: Handles::new(settings.handles_max),
+        }
     }
 
     /// Ready to be added to a server.
@@ -53,14 +58,12 @@ impl Flight {
         FlightServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Principal, Status> {
         authenticate(&self.access, metadata)
     }
 }
 
 /// The caller of a gRPC request, by its `authorization: Bearer …`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
 pub(super) fn authenticate(access: &Access, metadata: &MetadataMap) -> Result<Principal, Status> {
     let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
@@ -72,8 +75,11 @@ pub(super) fn authenticate(access: &Access, metadata: &MetadataMap) -> Result<Pr
 }
 
 /// What a client needs to fetch an answer: its columns and the ticket, which is `command`.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
-fn flight_info(schema: &SchemaRef, command: &impl ProstMessageExt, descriptor: FlightDescriptor) -> Result<Response<FlightInfo>, Status> {
+fn flight_info(
+    schema: &SchemaRef,
+    command: &impl ProstMessageExt,
+    descriptor: FlightDescriptor,
+) -> Result<Response<FlightInfo>, Status> {
     let ticket = Ticket { ticket: command.as_any().encode_to_vec().into() };
     let info = FlightInfo::new()
         .try_with_schema(schema)
@@ -84,7 +90,10 @@ fn flight_info(schema: &SchemaRef, command: &impl ProstMessageExt, descriptor: F
 }
 
 /// Batches as Flight data, each message at most 2 MiB.
-fn encode(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch, Error>> + Send + 'static) -> Response<FlightStream> {
+fn encode(
+    schema: SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, Error>> + Send + 'static,
+) -> Response<FlightStream> {
     let declared = schema.clone();
     let batches = batches.map(move |batch| {
         let batch = batch.map_err(|error| FlightError::Tonic(Box::new(error.into())))?;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use self::interrupt::Gone;
 use self::question::Questions;
 use self::startup::Startup;
+pub use self::tls::choose_crypto;
 use crate::access::Access;
 use crate::engine::Engine;
 use crate::error::Error;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
-    BatchGetProfilesRequest, BatchGetProfilesResponse, GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus,
-    ListProfilesRequest, ListProfilesResponse, PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest,
-    ResolveIdentityResponse, person_key, profile_result,
+    BatchGetProfilesRequest, BatchGetProfilesResponse, GetProfileRequest, GetProfileResponse, IdType as WireIdType,
+    LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey, ProfileError, ProfileResult,
+    ResolveIdentityRequest, ResolveIdentityResponse, person_key, profile_result,
 };
 use tonic::{Request, Response, Status};
 
@@ -54,7 +54,6 @@ impl ProfilesApi {
             .max_encoding_message_size(RESPONSE_BYTES_MAX)
     }
 
-    #[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
     fn enter<T>(&self, request: &Request<T>, door: Door) -> Result<Principal, Status> {
         let principal = authenticate(&self.access, request.metadata())?;
         policy::enter(&principal, door)?;
@@ -63,7 +62,8 @@ impl ProfilesApi {
 
     fn profiles(&self) -> Result<Arc<Profiles>, Error> {
         self.store.get().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time").with_hint("try again in a moment")
+            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
+                .with_hint("try again in a moment")
         })
     }
 }
@@ -89,7 +89,8 @@ impl ProfileService for ProfilesApi {
         let request = request.into_inner();
         let keys = request.persons.len();
         if keys == 0 || keys > BATCH_MAX {
-            let error = Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
+            let error =
+                Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
             return Err(error.with_hint("split the batch").into());
         }
         let profiles = self.profiles()?;
@@ -98,9 +99,10 @@ impl ProfileService for ProfilesApi {
         let results = request.persons.iter().map(|key| {
             let result = match find(&profiles, Some(key)) {
                 Ok(person) => profile_result::Result::Profile(reading.profile(person)),
-                Err(error) => {
-                    profile_result::Result::Error(ProfileError { code: codes(error.kind).0.into(), message: error.text() })
-                }
+                Err(error) => profile_result::Result::Error(ProfileError {
+                    code: codes(error.kind).0.into(),
+                    message: error.text(),
+                }),
             };
             ProfileResult { result: Some(result) }
         });
@@ -109,7 +111,10 @@ impl ProfileService for ProfilesApi {
         Ok(Response::new(BatchGetProfilesResponse { results }))
     }
 
-    async fn list_profiles(&self, request: Request<ListProfilesRequest>) -> Result<Response<ListProfilesResponse>, Status> {
+    async fn list_profiles(
+        &self,
+        request: Request<ListProfilesRequest>,
+    ) -> Result<Response<ListProfilesResponse>, Status> {
         let principal = self.enter(&request, Door::ListProfiles)?;
         let request = request.into_inner();
         let profiles = self.profiles()?;
@@ -161,7 +166,9 @@ impl ProfileService for ProfilesApi {
 /// The person of a key. Errors never repeat the key: they may be logged on the other side.
 fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<Person>, Error> {
     let (person, length, what) = match key.and_then(|key| key.key.as_ref()) {
-        Some(person_key::Key::StudentNo(number)) => (profiles.by_student_no(number), number.chars().count(), "student_no"),
+        Some(person_key::Key::StudentNo(number)) => {
+            (profiles.by_student_no(number), number.chars().count(), "student_no")
+        }
         Some(person_key::Key::PersonId(id)) => (profiles.by_id(id), id.chars().count(), "person_id"),
         None => {
             let error = Error::new(ErrorKind::InvalidArgument, "person is not set");
@@ -169,7 +176,10 @@ fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<P
         }
     };
     if length == 0 || length > IDENTIFIER_CHARS_MAX {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("{what} has {length} characters, not 1 to {IDENTIFIER_CHARS_MAX}")));
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("{what} has {length} characters, not 1 to {IDENTIFIER_CHARS_MAX}"),
+        ));
     }
     person.ok_or_else(|| {
         let hint = "check the number; a new student shows once the record has landed";

@@ -123,7 +123,8 @@ fn code(error: &tokio_postgres::Error) -> String {
 async fn postgres_simple_and_prepared() {
     let served = serve().await;
     let client = served.psql("ann").await;
-    let rows = client.simple_query("SELECT student_no, name FROM student_affairs.student_base ORDER BY 1").await.unwrap();
+    let rows =
+        client.simple_query("SELECT student_no, name FROM student_affairs.student_base ORDER BY 1").await.unwrap();
     let rows: Vec<_> = rows
         .iter()
         .filter_map(|message| match message {
@@ -135,7 +136,8 @@ async fn postgres_simple_and_prepared() {
         [
             "Some(\"20240001\") Some(\"张三\")",
             "Some(\"20240002\") Some(\"李四\")",
-        ]"#]].assert_eq(&format!("{rows:#?}"));
+        ]"#]]
+    .assert_eq(&format!("{rows:#?}"));
     let statement = client
         .prepare("SELECT course_no, CAST(score AS DOUBLE) FROM academic.grade WHERE student_no = $1 ORDER BY course_no")
         .await
@@ -202,7 +204,8 @@ async fn postgres_refuses_with_the_right_code() {
         ok ROLLBACK
         ok SELECT 1
         ok DISCARD ALL
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,18 +232,21 @@ async fn postgres_stops_when_asked_and_when_the_client_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flight_answers_and_refuses() {
     let served = serve().await;
-    let answer = served.sql("ann", "SELECT course_no, score FROM academic.grade WHERE student_no = '20240001' ORDER BY 1").await;
+    let answer =
+        served.sql("ann", "SELECT course_no, score FROM academic.grade WHERE student_no = '20240001' ORDER BY 1").await;
     expect![[r#"
         +-----------+-------+
         | course_no | score |
         +-----------+-------+
         | MA1       | 60.0  |
         | PE1       | 90.0  |
-        +-----------+-------+"#]].assert_eq(&answer.unwrap());
+        +-----------+-------+"#]]
+    .assert_eq(&answer.unwrap());
     let empty = served.sql("ann", "SELECT course_no FROM academic.grade WHERE false").await.unwrap();
     expect![[r#"
         ++
-        ++"#]].assert_eq(&empty);
+        ++"#]]
+    .assert_eq(&empty);
     let mut out = String::new();
     for (user, sql) in [
         ("nobody", "SELECT 1"),
@@ -267,7 +273,8 @@ async fn flight_answers_and_refuses() {
           Denied: permission denied for table platform.dead_letter; tables of schema platform need role admin
         root SELECT count(*) FROM platform.dead_letter
           ok
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -283,7 +290,8 @@ async fn flight_prepared_statements_take_parameters() {
         client.prepare("SELECT course_no FROM academic.grade WHERE student_no = $1".to_string(), None).await.unwrap();
     assert_eq!(prepared.parameter_schema().unwrap().fields().len(), 1);
     for (student_no, courses) in [("20240001", 2), ("20240002", 1)] {
-        let parameter = RecordBatch::try_from_iter([("$1", Arc::new(StringArray::from(vec![student_no])) as _)]).unwrap();
+        let parameter =
+            RecordBatch::try_from_iter([("$1", Arc::new(StringArray::from(vec![student_no])) as _)]).unwrap();
         prepared.set_parameters(parameter).unwrap();
         let info = prepared.execute().await.unwrap();
         let ticket = info.endpoint[0].ticket.clone().unwrap();
@@ -305,7 +313,12 @@ async fn profiles_are_given_by_role_and_purpose() {
         items.map(|item| item.id.clone()).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(withheld(&profile), "D05 D06 D09");
-    assert!(profile.items.iter().all(|item| item.state() != ItemState::Withheld || item.value.is_none() && item.as_of.is_none()));
+    assert!(
+        profile
+            .items
+            .iter()
+            .all(|item| item.state() != ItemState::Withheld || item.value.is_none() && item.as_of.is_none())
+    );
     let mut safety = of("20240001");
     safety.set_purpose(Purpose::Safety);
     let for_safety = client.get_profile(with("carl", safety.clone())).await.unwrap().into_inner().profile.unwrap();
@@ -330,7 +343,8 @@ async fn profile_calls_refuse_with_the_right_code() {
     let mut client = served.profiles().await;
     let mut out = String::new();
     let mut note = |what: &str, result: Result<(), tonic::Status>| {
-        let status = result.err().map_or("ok".to_string(), |status| format!("{:?}: {}", status.code(), status.message()));
+        let status =
+            result.err().map_or("ok".to_string(), |status| format!("{:?}: {}", status.code(), status.message()));
         out += &format!("{what}: {status}\n");
     };
     note("no token", client.get_profile(of("20240001")).await.map(|_| ()));
@@ -384,12 +398,18 @@ async fn batches_and_pages() {
         20240001
         5 no student has this student_no; check the number; a new student shows once the record has landed
         3 person is not set; set student_no or person_id
-        20240002"#]].assert_eq(&results.join("\n"));
+        20240002"#]]
+    .assert_eq(&results.join("\n"));
 
     let mut seen = Vec::new();
     let mut page_token = String::new();
     loop {
-        let list = ListProfilesRequest { page_size: 1, page_token, item_mask: mask(&["a01"]), ..ListProfilesRequest::default() };
+        let list = ListProfilesRequest {
+            page_size: 1,
+            page_token,
+            item_mask: mask(&["a01"]),
+            ..ListProfilesRequest::default()
+        };
         let page = client.list_profiles(with("carl", list)).await.unwrap().into_inner();
         assert_eq!(page.total_size, 2);
         seen.extend(page.profiles.into_iter().flat_map(|profile| profile.student_nos));
@@ -435,7 +455,8 @@ async fn identity_is_resolved_at_a_time() {
         AccessPersonNo 20240002: ["20240002"] R8 Confirmed
         AccessPersonNo 0: [] R0 Unlinked
         StudentNo 20249999: []  Unlinked
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

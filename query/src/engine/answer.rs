@@ -10,7 +10,6 @@ use std::time::Duration;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::execute_stream;
 use futures::{Stream, StreamExt as _};
 use tokio::runtime::Handle;
@@ -18,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
+use super::plan::Plan;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 
@@ -43,7 +43,7 @@ impl Running {
     pub(super) fn spawn(
         runtime: &Handle,
         state: Arc<SessionState>,
-        plan: LogicalPlan,
+        plan: Plan,
         permit: OwnedSemaphorePermit,
         timeout: Duration,
     ) -> Self {
@@ -78,15 +78,8 @@ impl Drop for Running {
     }
 }
 
-async fn compute(
-    state: &SessionState,
-    plan: &LogicalPlan,
-    sender: &mpsc::Sender<Result<Event, Error>>,
-) -> Result<(), Error> {
-    let mut state = state.clone();
-    state.mark_start_execution();
-    let plan = state.create_physical_plan(plan).await?;
-    let mut stream = execute_stream(plan, state.task_ctx())?;
+async fn compute(state: &SessionState, plan: &Plan, sender: &mpsc::Sender<Result<Event, Error>>) -> Result<(), Error> {
+    let mut stream = execute_stream(plan.physical(state).await?, state.task_ctx())?;
     let started = Event::Started(stream.schema());
     if sender.send(Ok(started)).await.is_err() {
         return Ok(());
@@ -151,7 +144,9 @@ impl Stream for Answer {
                 this.audit.rows += batch.num_rows();
                 Some(Ok(batch))
             }
-            Some(Ok(Event::Started(_))) => Some(Err(this.fail(Error::new(ErrorKind::Internal, "a question started twice")))),
+            Some(Ok(Event::Started(_))) => {
+                Some(Err(this.fail(Error::new(ErrorKind::Internal, "a question started twice"))))
+            }
             Some(Err(error)) => Some(Err(this.fail(error))),
             None => {
                 this.audit.outcome = Outcome::Done;

@@ -56,7 +56,12 @@ impl Engine {
         let [student_base, enrollment, account, card] = facts::TABLES;
         let questions: [(&str, &str, &[Type], fn(&mut Facts, &RecordBatch)); 4] = [
             (student_base, facts::STUDENTS_SQL, &[Type::Text, Type::Text, Type::Text, Type::Time], Facts::add_students),
-            (enrollment, facts::ENROLLMENTS_SQL, &[Type::Text, Type::Text, Type::Time, Type::Time], Facts::add_enrollments),
+            (
+                enrollment,
+                facts::ENROLLMENTS_SQL,
+                &[Type::Text, Type::Text, Type::Time, Type::Time],
+                Facts::add_enrollments,
+            ),
             (account, facts::ACCOUNTS_SQL, &[Type::Text, Type::Text, Type::Text, Type::Time], Facts::add_accounts),
             (
                 card,

@@ -91,23 +91,35 @@ async fn a_role_without_sql_is_refused() {
 #[tokio::test]
 async fn a_prepared_question_answers_from_the_newest_snapshot() {
     let engine = engine(&[]).await;
-    let prepared = engine.prepare_text(&analyst(), "SELECT count(*), quad_snapshot() FROM academic.course").await.unwrap();
+    let prepared =
+        engine.prepare_text(&analyst(), "SELECT count(*), quad_snapshot() FROM academic.course").await.unwrap();
     let count = async || {
         let answer = engine.run(&analyst(), &prepared, vec![], None).await.unwrap();
         let batches: Vec<_> = answer.try_collect().await.unwrap();
-        ScalarValue::try_from_array(batches[0].column(0), 0).unwrap()
+        let cell = |column: usize| ScalarValue::try_from_array(batches[0].column(column), 0).unwrap();
+        (cell(0), cell(1))
     };
-    assert_eq!(count().await, ScalarValue::from(0_i64));
+    let by_name =
+        engine.prepare_text(&analyst(), "SELECT course_no FROM academic.course WHERE course_name = $1").await.unwrap();
+    let rows = async || {
+        let answer = engine.run(&analyst(), &by_name, vec![ScalarValue::from("体育")], None).await.unwrap();
+        let batches: Vec<_> = answer.try_collect().await.unwrap();
+        batches.iter().map(|batch| batch.num_rows()).sum::<usize>()
+    };
+    assert_eq!((count().await, rows().await), ((ScalarValue::from(0_i64), ScalarValue::from(0_i64)), 0));
     let source = fixture::source(&campus()).await;
     assert!(engine.refresh(&source, fixture::KEY).await.unwrap());
     assert!(!engine.refresh(&source, fixture::KEY).await.unwrap());
-    assert_eq!(count().await, ScalarValue::from(3_i64));
+    let snapshot = i64::try_from(engine.pin().snapshot.id).unwrap();
+    assert!(snapshot > 0);
+    assert_eq!((count().await, rows().await), ((ScalarValue::from(3_i64), ScalarValue::from(snapshot)), 1));
 }
 
 #[tokio::test]
 async fn a_question_that_takes_too_long_is_stopped() {
     let engine = engine(&[]).await;
-    let sql = "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b WHERE a.value <> b.value";
+    let sql =
+        "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b WHERE a.value <> b.value";
     let prepared = engine.prepare_text(&analyst(), sql).await.unwrap();
     let mut answer = engine.run(&analyst(), &prepared, vec![], Some(Duration::from_millis(50))).await.unwrap();
     let error = answer.next().await.unwrap().unwrap_err();
@@ -161,7 +173,8 @@ async fn the_catalog_is_what_tools_expect() {
         | identity     | card_history       | BASE TABLE |
         | identity     | identifier_link    | BASE TABLE |
         | identity     | person             | BASE TABLE |
-        +--------------+--------------------+------------+"#]].assert_eq(&ask(&engine, sql).await.unwrap());
+        +--------------+--------------------+------------+"#]]
+    .assert_eq(&ask(&engine, sql).await.unwrap());
     let sql = "SELECT c.relname, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = 'academic' ORDER BY 1";
     expect![[r#"
@@ -174,5 +187,6 @@ async fn the_catalog_is_what_tools_expect() {
         | enrollment_history | r       |
         | grade              | r       |
         | grade_history      | r       |
-        +--------------------+---------+"#]].assert_eq(&ask(&engine, sql).await.unwrap());
+        +--------------------+---------+"#]]
+    .assert_eq(&ask(&engine, sql).await.unwrap());
 }

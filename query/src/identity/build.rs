@@ -79,8 +79,10 @@ impl Builder<'_> {
         for account in accounts {
             let Some(uid) = self.identifier(&account.cas_uid) else { continue };
             let by_uid = numbers.resolve_number(&uid, account.opened_at).person();
-            let by_number =
-                account.person_no.as_deref().and_then(|number| numbers.resolve_number(number, account.opened_at).person());
+            let by_number = account
+                .person_no
+                .as_deref()
+                .and_then(|number| numbers.resolve_number(number, account.opened_at).person());
             let (person, status) = match (by_uid, by_number) {
                 (Some(uid), Some(number)) if uid != number => (uid.min(number), LinkStatus::Disputed),
                 (Some(person), _) | (None, Some(person)) => (person, LinkStatus::Confirmed),
@@ -95,7 +97,9 @@ impl Builder<'_> {
     fn cards(&mut self, cards: &[Card], numbers: &Index) {
         let mut successors: HashMap<(String, String), i64> = HashMap::new();
         for card in cards {
-            let (Some(account), Some(opened_at)) = (normal::identifier(&card.card_no), card.opened_at) else { continue };
+            let (Some(account), Some(opened_at)) = (normal::identifier(&card.card_no), card.opened_at) else {
+                continue;
+            };
             if let Some(previous) = card.prev_card_seq.as_deref().and_then(normal::identifier) {
                 let successor = successors.entry((account.into_owned(), previous.into_owned())).or_insert(opened_at);
                 *successor = opened_at.min(*successor);
@@ -166,7 +170,8 @@ impl Builder<'_> {
     }
 
     fn index(&self) -> Index {
-        let links = self.links.iter().map(|((id_type, value), spans)| ((*id_type, Arc::from(value.as_str())), settle(spans)));
+        let links =
+            self.links.iter().map(|((id_type, value), spans)| ((*id_type, Arc::from(value.as_str())), settle(spans)));
         let by_id = self.persons.iter().zip(0..).map(|(person, place)| (person.id.clone(), place));
         Index {
             links: links.collect(),
@@ -223,7 +228,8 @@ fn tenures(enrollments: &[&Enrollment]) -> Vec<Tenure> {
         let ends = to.unwrap_or(OPEN);
         match tenures.last_mut() {
             Some(last)
-                if from <= last.ends.saturating_add(REUSE_GAP_US) || last.month.is_some() && last.month == row.enrol_month =>
+                if from <= last.ends.saturating_add(REUSE_GAP_US)
+                    || last.month.is_some() && last.month == row.enrol_month =>
             {
                 last.ends = last.ends.max(ends);
             }

@@ -76,7 +76,12 @@ impl Facts {
         let rows = Rows(batch);
         self.students.extend((0..batch.num_rows()).filter_map(|row| {
             let student_no = rows.text(0, row)?;
-            Some(Student { student_no, name: rows.text(1, row), document: rows.text(2, row), changed_at: rows.time(3, row) })
+            Some(Student {
+                student_no,
+                name: rows.text(1, row),
+                document: rows.text(2, row),
+                changed_at: rows.time(3, row),
+            })
         }));
     }
 

@@ -5,7 +5,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray, StringBuilder, Int64Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, PrimitiveArray, StringArray, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::cast::as_string_array;
 use datafusion::common::exec_err;
@@ -20,7 +20,8 @@ use crate::snapshot::Pinned;
 pub fn all() -> Vec<ScalarUDF> {
     let by = [By::Number, By::Card, By::Access];
     let what = [What::Person, What::Link];
-    let resolve = what.into_iter().flat_map(|what| by.into_iter().map(move |by| ScalarUDF::from(Resolve::new(what, by))));
+    let resolve =
+        what.into_iter().flat_map(|what| by.into_iter().map(move |by| ScalarUDF::from(Resolve::new(what, by))));
     resolve.chain([ScalarUDF::from(SnapshotId { signature: Signature::nullary(Volatility::Stable) })]).collect()
 }
 

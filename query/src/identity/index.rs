@@ -204,7 +204,9 @@ impl Index {
             physical_no.map_or(Resolution::Placeholder, |value| self.resolve(IdType::CardPhysicalNo, value, at));
         match (by_no, by_card) {
             (Resolution::Disputed(span), _) | (_, Resolution::Disputed(span)) => Resolution::Disputed(span),
-            (Resolution::Linked(no), Resolution::Linked(card)) if no.person != card.person => Resolution::Disputed(None),
+            (Resolution::Linked(no), Resolution::Linked(card)) if no.person != card.person => {
+                Resolution::Disputed(None)
+            }
             (Resolution::Linked(span), _) | (_, Resolution::Linked(span)) => {
                 Resolution::Linked(Span { rule: Rule::R8, ..span })
             }

@@ -66,11 +66,14 @@ fn r0_placeholders_link_nothing() {
         cards: vec![card("1", "1", None, "00000000", "2024001", 5), card("2", "1", None, "A1", "0", 5)],
         ..Facts::default()
     };
-    let index = check(facts, expect![[r#"
+    let index = check(
+        facts,
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
         card_no 1 [5, …) 2024001 R7 confirmed
         card_seq 1|1 [5, …) 2024001 R7 confirmed
-    "#]]);
+    "#]],
+    );
     assert_eq!(index.placeholders, 3);
     assert_eq!(index.resolve_access(Some("0"), Some(""), Some(9)), Resolution::Placeholder);
 }
@@ -86,10 +89,13 @@ fn r3_one_number_is_one_person_until_it_is_given_away() {
         ],
         ..Facts::default()
     };
-    let index = check(facts, expect![[r#"
+    let index = check(
+        facts,
+        expect![[r#"
         student_no 2010001 [0, 474336000000000) 2010001 R3 confirmed
         student_no 2010001 [474336000000000, …) 2010001 R3 confirmed
-    "#]]);
+    "#]],
+    );
     let person = |at| index.resolve(IdType::StudentNo, "2010001", Some(at)).person();
     assert_eq!(person(YEAR), person(6 * YEAR));
     assert_ne!(person(YEAR), person(15 * YEAR));
@@ -102,18 +108,30 @@ fn r3_name_and_document_both_different_is_disputed() {
         students: vec![student("2024001", "张三", Some("1:aa")), student("2024001", second.0, second.1)],
         ..Facts::default()
     };
-    check(students(("李四", Some("1:aa"))), expect![[r#"
+    check(
+        students(("李四", Some("1:aa"))),
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
-    "#]]);
-    check(students(("张 三", Some("1:bb"))), expect![[r#"
+    "#]],
+    );
+    check(
+        students(("张 三", Some("1:bb"))),
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
-    "#]]);
-    check(students(("李四", None)), expect![[r#"
+    "#]],
+    );
+    check(
+        students(("李四", None)),
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
-    "#]]);
-    let index = check(students(("李四", Some("1:bb"))), expect![[r#"
+    "#]],
+    );
+    let index = check(
+        students(("李四", Some("1:bb"))),
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 disputed
-    "#]]);
+    "#]],
+    );
     assert!(matches!(index.resolve(IdType::StudentNo, "2024001", None), Resolution::Disputed(_)));
     assert!(index.persons[0].is_disputed);
 }
@@ -131,7 +149,9 @@ fn r6_accounts() {
         ],
         ..Facts::default()
     };
-    check(facts, expect![[r#"
+    check(
+        facts,
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
         student_no 2024002 [0, …) 2024002 R3 confirmed
         staff_no T001 [0, …) staff R6 confirmed
@@ -139,7 +159,8 @@ fn r6_accounts() {
         cas_uid 2024002 [0, …) 2024002 R6 disputed
         cas_uid T001 [0, …) staff R6 confirmed
         cas_uid ZHANGSAN [0, …) 2024001 R6 confirmed
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -156,7 +177,9 @@ fn r7_reissue_and_reuse_of_cards() {
         ],
         ..Facts::default()
     };
-    let index = check(facts, expect![[r#"
+    let index = check(
+        facts,
+        expect![[r#"
         student_no 2024001 [0, …) 2024001 R3 confirmed
         student_no 2024002 [0, …) 2024002 R3 confirmed
         card_no 900 [10, …) 2024001 R7 confirmed
@@ -169,14 +192,18 @@ fn r7_reissue_and_reuse_of_cards() {
         card_physical_no AA01 [50, …) 2024002 R7 confirmed
         card_physical_no AA02 [20, …) 2024001 R7 confirmed
         card_physical_no VV01 [15, …) 2024001 R7 confirmed
-    "#]]);
+    "#]],
+    );
     let owner = |at| index.resolve(IdType::CardPhysicalNo, "aa01", Some(at)).person();
     assert_eq!(owner(9), None);
     assert_eq!(owner(10), index.resolve_number("2024001", None).person());
     assert_eq!(owner(30), None);
     assert_eq!(owner(50), index.resolve_number("2024002", None).person());
     assert_eq!(index.resolve_card("900", Some("1"), Some(40)).person(), index.resolve_number("2024001", None).person());
-    assert_eq!(index.resolve_card("900", Some("77"), Some(40)).person(), index.resolve_number("2024001", None).person());
+    assert_eq!(
+        index.resolve_card("900", Some("77"), Some(40)).person(),
+        index.resolve_number("2024001", None).person()
+    );
 }
 
 #[test]
@@ -240,7 +267,14 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
             .map(|(account, sequence, previous, physical, person, at)| {
                 let previous = previous.map(|previous| previous.to_string());
                 let (account, sequence) = (format!("A{account}"), sequence.to_string());
-                card(&account, &format!("1{sequence}"), previous.map(|p| format!("1{p}")).as_deref(), &format!("C{physical}"), &person, at * YEAR)
+                card(
+                    &account,
+                    &format!("1{sequence}"),
+                    previous.map(|p| format!("1{p}")).as_deref(),
+                    &format!("C{physical}"),
+                    &person,
+                    at * YEAR,
+                )
             })
             .collect(),
         accounts: Vec::new(),
@@ -254,9 +288,7 @@ fn owner_by_the_words(facts: &Facts, index: &Index, physical: &str, at: i64) -> 
         .cards
         .iter()
         .filter(|card| card.physical_no.as_deref() == Some(physical) && card.opened_at <= Some(at))
-        .filter(|card| {
-            index.resolve_number(card.person_no.as_deref().unwrap(), card.opened_at).person().is_some()
-        })
+        .filter(|card| index.resolve_number(card.person_no.as_deref().unwrap(), card.opened_at).person().is_some())
         .filter(|card| card.opened_at < successor(facts, card))
         .collect();
     let last = open.iter().filter_map(|card| card.opened_at).max()?;
@@ -270,7 +302,9 @@ fn owner_by_the_words(facts: &Facts, index: &Index, physical: &str, at: i64) -> 
     let covered = ends > at
         || open.iter().any(|card| {
             let owner = index.resolve_number(card.person_no.as_deref().unwrap(), card.opened_at).person();
-            owner == owners.first().copied() && successor(facts, card) > Some(at) && is_unbroken(facts, index, &open, card)
+            owner == owners.first().copied()
+                && successor(facts, card) > Some(at)
+                && is_unbroken(facts, index, &open, card)
         });
     (owners.len() == 1 && covered).then(|| owners.into_iter().next()).flatten()
 }

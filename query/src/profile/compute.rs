@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -60,7 +61,8 @@ impl Computer {
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
         let computer = Self { ctx, definitions, items, timezone };
-        let wrong = |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
+        let wrong =
+            |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         for view in &computer.definitions.views {
             let state = computer.ctx.state();
             let plan = computer.plan(&state, &view.sql, 0).await.map_err(|error| wrong(&view.name, error))?;
@@ -104,31 +106,49 @@ impl Computer {
         let at = DateTime::from_timestamp_micros(now).unwrap_or_default();
         let local = DateTime::from_timestamp_micros(now + time::offset_us(self.timezone, now)).unwrap_or_default();
         let sql = definition::replace(sql, |name| match name {
-            "now" => Ok(format!("arrow_cast('{}', 'Timestamp(Microsecond, Some(\"UTC\"))')", at.format("%Y-%m-%dT%H:%M:%S%.6fZ"))),
+            "now" => Ok(format!(
+                "arrow_cast('{}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
+                at.format("%Y-%m-%dT%H:%M:%S%.6fZ")
+            )),
             _ => Ok(format!("DATE '{}'", local.format("%Y-%m-%d"))),
         });
         Ok(state.create_logical_plan(&sql.expect("both times have a value")).await?)
     }
 
-    async fn ask(&self, snapshot: &Arc<Snapshot>, sql: &str, now: i64) -> Result<Vec<RecordBatch>, Error> {
+    /// `what` is for the log: which question costs how much.
+    async fn ask(&self, snapshot: &Arc<Snapshot>, what: &str, sql: &str, now: i64) -> Result<Vec<RecordBatch>, Error> {
+        let began = Instant::now();
         let mut state = self.ctx.state();
         state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
         state.mark_start_execution();
         let plan = self.plan(&state, sql, now).await?;
         let plan = state.create_physical_plan(&plan).await?;
-        Ok(collect(plan, state.task_ctx()).await?)
+        let planned = began.elapsed();
+        let batches = collect(plan, state.task_ctx()).await?;
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        tracing::trace!(what, rows, ?planned, took = ?began.elapsed(), "asked");
+        Ok(batches)
     }
 
     /// All profiles of `snapshot` as of `now` (microseconds UTC). Persons that are as in `before` are shared with it.
     ///
     /// # Errors
     /// A question that failed; nothing is half computed.
-    pub async fn compute(&self, snapshot: Arc<Snapshot>, now: i64, before: Option<&Profiles>) -> Result<Profiles, Error> {
+    pub async fn compute(
+        &self,
+        snapshot: Arc<Snapshot>,
+        now: i64,
+        before: Option<&Profiles>,
+    ) -> Result<Profiles, Error> {
         let silent_since = self.silent_since(&snapshot, now).await?;
         // The views become tables of a snapshot that only this computation sees.
-        let mut own = Arc::new(Snapshot { id: snapshot.id, tables: snapshot.tables.clone(), identity: snapshot.identity.clone() });
+        let mut own = Arc::new(Snapshot {
+            id: snapshot.id,
+            tables: snapshot.tables.clone(),
+            identity: snapshot.identity.clone(),
+        });
         for view in &self.definitions.views {
-            let batches = self.ask(&own, &view.sql, now).await?;
+            let batches = self.ask(&own, &view.name, &view.sql, now).await?;
             let name = format!("{SCHEMA}.{}", view.name);
             let mut tables = own.tables.clone();
             if let Some(schema) = batches.first().map(RecordBatch::schema) {
@@ -139,15 +159,19 @@ impl Computer {
         }
         let mut rows: FastMap<String, Row> = FastMap::new();
         for question in &self.definitions.questions {
-            for batch in self.ask(&own, &question.sql, now).await? {
+            let first = question.items.first().map_or("question", |item| &self.items[*item].id);
+            for batch in self.ask(&own, first, &question.sql, now).await? {
                 self.read(question, &batch, &mut rows)?;
             }
         }
         let students = snapshot.identity.persons.iter().filter(|person| person.is_student);
         let persons = students.map(|student| {
             let row = rows.remove(&*student.id).unwrap_or_else(|| vec![None; self.items.len()]);
-            let items: Vec<ItemValue> =
-                row.into_iter().zip(self.items.iter()).map(|(value, item)| settle(value, item, &silent_since, now)).collect();
+            let items: Vec<ItemValue> = row
+                .into_iter()
+                .zip(self.items.iter())
+                .map(|(value, item)| settle(value, item, &silent_since, now))
+                .collect();
             self.person(student, items, before)
         });
         let persons = persons.collect();
@@ -165,7 +189,7 @@ impl Computer {
                 continue;
             }
             let sql = format!("SELECT max(ingested_at) AS at FROM {source}{HISTORY}");
-            let batches = self.ask(snapshot, &sql, now).await?;
+            let batches = self.ask(snapshot, source, &sql, now).await?;
             for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
                 if let Some(Value::Time(at)) = Value::of(&ScalarValue::try_from_array(batch.column(0), 0)?)? {
                     since.insert(source.clone(), at);
@@ -184,7 +208,8 @@ impl Computer {
             let as_of = batch.column_by_name(&format!("{name}_as_of")).or_else(|| batch.column_by_name("as_of"));
             let conflict = batch.column_by_name(&format!("{name}_conflict"));
             for row in 0..batch.num_rows() {
-                let cell = |column: &datafusion::arrow::array::ArrayRef| Value::of(&ScalarValue::try_from_array(column, row)?);
+                let cell =
+                    |column: &datafusion::arrow::array::ArrayRef| Value::of(&ScalarValue::try_from_array(column, row)?);
                 let Some(Value::Text(person)) = cell(person)? else { continue };
                 let Some(value) = cell(values)? else { continue };
                 let as_of = match as_of.map(&cell).transpose()?.flatten() {
@@ -205,7 +230,8 @@ impl Computer {
         items: Vec<ItemValue>,
         before: Option<&Profiles>,
     ) -> Arc<Person> {
-        let of = |id: &str| self.items.iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
+        let of =
+            |id: &str| self.items.iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
         let (college, class) = (of("A08"), of("A09"));
         let person = Person {
             id: student.id.clone(),
@@ -236,7 +262,8 @@ fn settle(
         return ItemValue { value: None, as_of: None, state: State::Missing };
     };
     let fresh_us = i64::try_from(item.fresh_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
-    let is_silent = |source: &String| silent_since.get(source).is_some_and(|since| now.saturating_sub(*since) > fresh_us);
+    let is_silent =
+        |source: &String| silent_since.get(source).is_some_and(|since| now.saturating_sub(*since) > fresh_us);
     let state = match (conflict, item.sources.iter().any(is_silent)) {
         (true, _) => State::Conflict,
         (false, true) => State::Stale,

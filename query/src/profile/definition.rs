@@ -119,7 +119,9 @@ impl Definitions {
     /// The first file that cannot be read or contradicts itself or another.
     pub fn load(folder: &Path) -> Result<Self, Error> {
         let unreadable = |path: &Path, error: std::io::Error| {
-            Error::settings(format!("could not read {}", path.display())).with_hint("see query.profile_dir").with_source(error)
+            Error::settings(format!("could not read {}", path.display()))
+                .with_hint("see query.profile_dir")
+                .with_source(error)
         };
         let entries = std::fs::read_dir(folder).map_err(|error| unreadable(folder, error))?;
         let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

@@ -28,7 +28,10 @@ fn show(profiles: &Profiles, student_no: &str) -> String {
     let mut out = String::new();
     for (item, given) in profiles.items.iter().zip(&person.items) {
         let value = given.value.as_ref().map_or("–".to_string(), text);
-        let as_of = given.as_of.and_then(chrono::DateTime::from_timestamp_micros).map(|at| at.format(" @ %Y-%m-%d %H:%M").to_string());
+        let as_of = given
+            .as_of
+            .and_then(chrono::DateTime::from_timestamp_micros)
+            .map(|at| at.format(" @ %Y-%m-%d %H:%M").to_string());
         out += &format!("{} {} = {value}{} {:?}\n", item.id, item.name, as_of.unwrap_or_default(), given.state);
     }
     out
@@ -56,7 +59,9 @@ async fn check(student_no: &str, expected: Expect) {
 
 #[tokio::test]
 async fn a_student_with_everything() {
-    check("20240001", expect![[r#"
+    check(
+        "20240001",
+        expect![[r#"
         A01 student_nos = [20240001] Ok
         A02 name = 张三 @ 2026-09-01 00:00 Ok
         A03 sex_code = 1 @ 2026-09-01 00:00 Ok
@@ -101,12 +106,16 @@ async fn a_student_with_everything() {
         E06 spend_pct = – Missing
         E07 meal_change = – Missing
         E08 hardship_level = 2 @ 2026-09-01 00:00 Ok
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn a_student_with_little() {
-    check("20240002", expect![[r#"
+    check(
+        "20240002",
+        expect![[r#"
         A01 student_nos = [20240002] Ok
         A02 name = 李四 @ 2026-09-01 00:00 Ok
         A03 sex_code = 2 @ 2026-09-01 00:00 Ok
@@ -151,7 +160,9 @@ async fn a_student_with_little() {
         E06 spend_pct = – Missing
         E07 meal_change = – Missing
         E08 hardship_level = – Missing
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -161,8 +172,13 @@ async fn nothing_known_is_missing_and_not_zero() {
     let engine = engine(&tables).await;
     let profiles = compute(&engine, NOW).await;
     let person = profiles.by_student_no("20240001").unwrap();
-    let filled: Vec<_> =
-        profiles.items.iter().zip(&person.items).filter(|(_, given)| given.state != State::Missing).map(|(item, _)| &*item.id).collect();
+    let filled: Vec<_> = profiles
+        .items
+        .iter()
+        .zip(&person.items)
+        .filter(|(_, given)| given.state != State::Missing)
+        .map(|(item, _)| &*item.id)
+        .collect();
     expect!["A01 A02 A03 A04 A06 A07 A11 A12 D02 E08"].assert_eq(&filled.join(" "));
 }
 
@@ -184,7 +200,8 @@ async fn a_silent_source_makes_its_items_stale() {
 #[tokio::test]
 async fn sources_that_disagree_are_a_conflict() {
     let mut tables = campus();
-    tables[1].2 = "('20240001', 'major', '2', '10', 'C99', 'M01', 'K2401', 2024, '202409', '01', '2028-06-30', '2024-09-01')";
+    tables[1].2 =
+        "('20240001', 'major', '2', '10', 'C99', 'M01', 'K2401', 2024, '202409', '01', '2028-06-30', '2024-09-01')";
     let engine = engine(&tables).await;
     let profiles = compute(&engine, NOW).await;
     let shown = show(&profiles, "20240001");
@@ -221,10 +238,22 @@ async fn sql_gives_the_same_numbers() {
     };
     let mut out = String::new();
     for (id, sql) in [
-        ("B06", "SELECT sum(e) FROM (SELECT max(credits_earned) AS e FROM academic.grade WHERE is_valid AND student_no = '20240001' GROUP BY course_no) AS c"),
-        ("B09", "SELECT sum(grade_point * credits) / sum(credits) FROM academic.grade WHERE is_valid AND exam_nature IN ('01', '03') AND student_no = '20240001'"),
-        ("D05", "SELECT max(biz_date) FROM access_control.access_event WHERE result = 'granted' AND person_id = person_by_number('20240001', NULL)"),
-        ("E04", "SELECT sum(amount_fen) / count(*) FROM logistics.card_txn WHERE merchant_kind = 'canteen' AND person_id = person_by_number('20240001', NULL)"),
+        (
+            "B06",
+            "SELECT sum(e) FROM (SELECT max(credits_earned) AS e FROM academic.grade WHERE is_valid AND student_no = '20240001' GROUP BY course_no) AS c",
+        ),
+        (
+            "B09",
+            "SELECT sum(grade_point * credits) / sum(credits) FROM academic.grade WHERE is_valid AND exam_nature IN ('01', '03') AND student_no = '20240001'",
+        ),
+        (
+            "D05",
+            "SELECT max(biz_date) FROM access_control.access_event WHERE result = 'granted' AND person_id = person_by_number('20240001', NULL)",
+        ),
+        (
+            "E04",
+            "SELECT sum(amount_fen) / count(*) FROM logistics.card_txn WHERE merchant_kind = 'canteen' AND person_id = person_by_number('20240001', NULL)",
+        ),
     ] {
         let answer = ask(&engine, sql).await.unwrap();
         let cell = answer.lines().nth(3).unwrap().trim_matches(['|', ' ']).to_string();
@@ -235,7 +264,8 @@ async fn sql_gives_the_same_numbers() {
         B09 profile 1.5 sql 1.5000000
         D05 profile 2026-09-01 sql 2026-09-01
         E04 profile 1000.0 sql 1000
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]

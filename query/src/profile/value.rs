@@ -39,7 +39,9 @@ impl Value {
             ScalarValue::Boolean(Some(truth)) => Self::Bool(*truth),
             ScalarValue::Float32(Some(number)) => Self::double(f64::from(*number)),
             ScalarValue::Float64(Some(number)) => Self::double(*number),
-            ScalarValue::Decimal128(Some(number), _, scale) => Self::double(*number as f64 / 10_f64.powi(i32::from(*scale))),
+            ScalarValue::Decimal128(Some(number), _, scale) => {
+                Self::double(*number as f64 / 10_f64.powi(i32::from(*scale)))
+            }
             ScalarValue::Date32(Some(day)) => {
                 let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
                 Self::Text(day.format("%Y-%m-%d").to_string())
@@ -59,10 +61,12 @@ impl Value {
                 }
                 return Ok((!object.is_empty()).then_some(Self::Object(object)));
             }
-            other if other.data_type().is_integer() => match other.cast_to(&datafusion::arrow::datatypes::DataType::Int64)? {
-                ScalarValue::Int64(Some(number)) => Self::Int(number),
-                _ => return exec_err!("a whole number does not fit 64 bits"),
-            },
+            other if other.data_type().is_integer() => {
+                match other.cast_to(&datafusion::arrow::datatypes::DataType::Int64)? {
+                    ScalarValue::Int64(Some(number)) => Self::Int(number),
+                    _ => return exec_err!("a whole number does not fit 64 bits"),
+                }
+            }
             other => return exec_err!("no item has values of type {}", other.data_type()),
         };
         Ok(Some(value))

@@ -39,7 +39,12 @@ impl IdentityRows {
         let text = |name: &str, nullable| Field::new(name, DataType::Utf8, nullable);
         let fields = match of {
             Of::Persons => {
-                vec![text("person_id", false), text("person_kind", false), text("student_no", true), text("link_status", false)]
+                vec![
+                    text("person_id", false),
+                    text("person_kind", false),
+                    text("student_no", true),
+                    text("link_status", false),
+                ]
             }
             Of::Links => vec![
                 text("id_type", false),
@@ -91,7 +96,8 @@ fn persons(index: &Index, schema: SchemaRef) -> std::result::Result<RecordBatch,
     let persons = &index.persons;
     let ids = StringArray::from_iter_values(persons.iter().map(|person| &*person.id));
     let kinds = persons.iter().map(|person| if person.is_student { "student" } else { "staff" });
-    let numbers: StringArray = persons.iter().map(|person| person.student_nos.first().map(|number| &**number)).collect();
+    let numbers: StringArray =
+        persons.iter().map(|person| person.student_nos.first().map(|number| &**number)).collect();
     let status = persons.iter().map(|person| if person.is_disputed { "disputed" } else { "confirmed" });
     let (kinds, status) = (StringArray::from_iter_values(kinds), StringArray::from_iter_values(status));
     RecordBatch::try_new(schema, vec![Arc::new(ids), Arc::new(kinds), Arc::new(numbers), Arc::new(status)])
@@ -111,8 +117,7 @@ fn links(index: &Index, schema: SchemaRef) -> std::result::Result<RecordBatch, d
         })
         .collect();
     let from = TimestampMicrosecondArray::from_iter_values(links.iter().map(|(_, _, span)| span.from));
-    let to: TimestampMicrosecondArray =
-        links.iter().map(|(_, _, span)| (span.to != OPEN).then_some(span.to)).collect();
+    let to: TimestampMicrosecondArray = links.iter().map(|(_, _, span)| (span.to != OPEN).then_some(span.to)).collect();
     RecordBatch::try_new(
         schema,
         vec![

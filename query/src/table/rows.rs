@@ -57,7 +57,8 @@ impl TableProvider for Rows {
         let snapshot = Pinned::of(session.config_options())?;
         let Some(table) = snapshot.tables.get(&self.name) else { return Ok(Arc::new(EmptyExec::new(wanted))) };
         let stored = table.rows.schema();
-        let columns: Vec<usize> = wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+        let columns: Vec<usize> =
+            wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
         // A filter on a column this version stores otherwise is left to the question's own filter above.
         let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_stored(filter, &stored)).cloned().collect();
         let limit = limit.filter(|_| filters.is_empty());
@@ -84,7 +85,9 @@ impl Rows {
 /// Brings a scan to the schema asked for: casts, and nulls for what is not there.
 fn conform(plan: Arc<dyn ExecutionPlan>, wanted: &SchemaRef) -> Result<Arc<dyn ExecutionPlan>> {
     let found = plan.schema();
-    let same = |(left, right): (&Arc<Field>, &Arc<Field>)| left.name() == right.name() && left.data_type() == right.data_type();
+    let same = |(left, right): (&Arc<Field>, &Arc<Field>)| {
+        left.name() == right.name() && left.data_type() == right.data_type()
+    };
     if found.fields().len() == wanted.fields().len() && found.fields().iter().zip(wanted.fields()).all(same) {
         return Ok(plan);
     }
@@ -104,4 +107,3 @@ fn conform(plan: Arc<dyn ExecutionPlan>, wanted: &SchemaRef) -> Result<Arc<dyn E
     }
     Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
 }
-

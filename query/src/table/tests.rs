@@ -15,12 +15,16 @@ async fn check(sql: &str, expected: Expect) {
 
 #[tokio::test]
 async fn a_correction_replaces_and_the_history_keeps_both() {
-    check("SELECT score, kafka_offset FROM academic.grade WHERE student_no = '20240001' AND course_no = 'MA1'", expect![[r#"
+    check(
+        "SELECT score, kafka_offset FROM academic.grade WHERE student_no = '20240001' AND course_no = 'MA1'",
+        expect![[r#"
         +-------+--------------+
         | score | kafka_offset |
         +-------+--------------+
         | 60.0  | 1            |
-        +-------+--------------+"#]]).await;
+        +-------+--------------+"#]],
+    )
+    .await;
     check(
         "SELECT score, kafka_offset FROM academic.grade_history WHERE student_no = '20240001' AND course_no = 'MA1' ORDER BY 2",
         expect![[r#"
@@ -36,18 +40,26 @@ async fn a_correction_replaces_and_the_history_keeps_both() {
 
 #[tokio::test]
 async fn duplicates_are_gone() {
-    check("SELECT count(*) AS now FROM logistics.card_txn", expect![[r#"
+    check(
+        "SELECT count(*) AS now FROM logistics.card_txn",
+        expect![[r#"
         +-----+
         | now |
         +-----+
         | 3   |
-        +-----+"#]]).await;
-    check("SELECT count(*) AS received FROM logistics.card_txn_history", expect![[r#"
+        +-----+"#]],
+    )
+    .await;
+    check(
+        "SELECT count(*) AS received FROM logistics.card_txn_history",
+        expect![[r#"
         +----------+
         | received |
         +----------+
         | 4        |
-        +----------+"#]]).await;
+        +----------+"#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -69,7 +81,8 @@ async fn a_delete_removes_and_a_later_version_brings_back() {
         | B         | again           |
         | C         | late            |
         | D         | same time, last |
-        +-----------+-----------------+"#]].assert_eq(&answer);
+        +-----------+-----------------+"#]]
+    .assert_eq(&answer);
 }
 
 #[tokio::test]
@@ -102,12 +115,16 @@ async fn derived_columns() {
 
 #[tokio::test]
 async fn a_table_without_rows_is_empty() {
-    check("SELECT count(*) AS n, max(person_id) AS p FROM student_affairs.leave_request", expect![[r#"
+    check(
+        "SELECT count(*) AS n, max(person_id) AS p FROM student_affairs.leave_request",
+        expect![[r#"
         +---+---+
         | n | p |
         +---+---+
         | 0 |   |
-        +---+---+"#]]).await;
+        +---+---+"#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -145,7 +162,8 @@ async fn keys_and_days_reach_the_files() {
     ] {
         let plan = ask(&engine, &format!("EXPLAIN SELECT 1 FROM {condition}")).await.unwrap();
         let scan = plan.lines().find(|line| line.contains("TableScan")).unwrap_or(&plan);
-        let filters = scan.split_once("partial_filters=").map_or("none", |(_, filters)| filters.trim_matches([' ', '|']));
+        let filters =
+            scan.split_once("partial_filters=").map_or("none", |(_, filters)| filters.trim_matches([' ', '|']));
         out += &format!("{condition}\n  {filters}\n");
     }
     expect![[r#"

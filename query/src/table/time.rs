@@ -78,7 +78,9 @@ impl ScalarUDFImpl for LocalTime {
             }
         };
         match argument {
-            ColumnarValue::Scalar(_) => Ok(ColumnarValue::Scalar(datafusion::scalar::ScalarValue::try_from_array(&out, 0)?)),
+            ColumnarValue::Scalar(_) => {
+                Ok(ColumnarValue::Scalar(datafusion::scalar::ScalarValue::try_from_array(&out, 0)?))
+            }
             ColumnarValue::Array(_) => Ok(ColumnarValue::Array(out)),
         }
     }
@@ -95,9 +97,8 @@ pub fn midnight(zone: Tz, day: i32) -> Option<i64> {
     let local: NaiveDateTime = DateTime::from_timestamp(i64::from(day) * 86_400, 0)?.naive_utc();
     match zone.from_local_datetime(&local) {
         LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => Some(at.timestamp_micros()),
-        LocalResult::None => Some(zone.offset_from_utc_datetime(&local).fix().local_minus_utc()).map(|ahead| {
-            local.and_utc().timestamp_micros() - i64::from(ahead) * 1_000_000
-        }),
+        LocalResult::None => Some(zone.offset_from_utc_datetime(&local).fix().local_minus_utc())
+            .map(|ahead| local.and_utc().timestamp_micros() - i64::from(ahead) * 1_000_000),
     }
 }
 

@@ -1,8 +1,7 @@
 //! The SQL behind every table. A contract enters; the plans of `<table>` and `<table>_history` leave.
 //!
-//! The truth now is the latest version of each key: the window numbers the versions of a key, latest first, and the first
-//! one stays unless it is a delete. A predicate on key columns goes below the window, so that it reaches the files;
-//! one on the day does as well where the key fixes the day.
+//! The truth now is the latest version of each key, unless that is a delete. A predicate on key columns goes below that
+//! step, so that it reaches the files; one on the day does as well where the key fixes the day.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,14 +9,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::datasource::TableType;
+use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use schemas::record::{BIZ_DATE, ENVELOPE, POSITION};
 use schemas::{Contract, FieldType};
 
+use super::latest::{Latest, Order};
 use super::rows::Rows;
 use crate::identity::columns::PersonBy;
 
@@ -34,9 +34,11 @@ impl View {
     /// # Errors
     /// The SQL does not fit the tables.
     pub async fn new(ctx: &SessionContext, sql: &str) -> Result<Self> {
-        let plan = ctx.state().create_logical_plan(sql).await?;
-        let schema = Arc::new(plan.schema().as_arrow().clone());
-        Ok(Self { plan, schema })
+        Ok(Self::of(ctx.state().create_logical_plan(sql).await?))
+    }
+
+    fn of(plan: LogicalPlan) -> Self {
+        Self { schema: Arc::new(plan.schema().as_arrow().clone()), plan }
     }
 }
 
@@ -63,7 +65,7 @@ impl TableProvider for View {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         // Plans hold the view's plan in its place; only a reader of the catalog comes here.
-        let mut builder = datafusion::logical_expr::LogicalPlanBuilder::from(self.plan.clone());
+        let mut builder = LogicalPlanBuilder::from(self.plan.clone());
         if let Some(columns) = projection {
             builder = builder.select(columns.iter().copied())?;
         }
@@ -77,30 +79,29 @@ impl TableProvider for View {
 /// # Errors
 /// The contract's SQL is not valid: a mistake of ours.
 pub async fn tables(ctx: &SessionContext, contract: &Contract) -> Result<[View; 2]> {
-    let base = format!("{}_rows", contract.table);
-    ctx.register_table(base.as_str(), Arc::new(Rows::new(contract.name(), contract.lake_schema())))?;
+    let (base, latest) = (format!("{}_rows", contract.table), format!("{}_latest", contract.table));
+    let rows = provider_as_source(Arc::new(Rows::new(contract.name(), contract.lake_schema())));
+    let rows = LogicalPlanBuilder::scan(base.as_str(), rows, None)?.build()?;
     let columns = columns(contract).join(", ");
-    let current = current_sql(contract, &base);
-    let current = View::new(ctx, &format!("SELECT {columns} FROM ({current}) AS {}", contract.table)).await?;
+    let current = View::of(Latest::plan(rows.clone(), order(contract)));
+    ctx.register_table(base.as_str(), Arc::new(View::of(rows)))?;
+    ctx.register_table(latest.as_str(), Arc::new(current))?;
+    let current = View::new(ctx, &format!("SELECT {columns} FROM {latest}")).await?;
     let history = View::new(ctx, &format!("SELECT {columns} FROM {base}")).await?;
     ctx.deregister_table(base.as_str())?;
+    ctx.deregister_table(latest.as_str())?;
     Ok([current, history])
 }
 
-/// The latest version of each key, without deleted ones.
-fn current_sql(contract: &Contract, base: &str) -> String {
+/// What makes rows of a contract versions of one thing, and which of them is the latest.
+fn order(contract: &Contract) -> Order {
     let mut key = contract.key.clone();
     if is_day_of_key(contract) && !key.iter().any(|column| column == BIZ_DATE) {
         key.push(BIZ_DATE.to_string());
     }
-    let mut order: Vec<_> = contract.ordering.iter().map(|column| format!("{column} DESC NULLS LAST")).collect();
-    order.push("kafka_offset DESC".to_string());
-    format!(
-        "SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY {} ORDER BY {}) AS version_rank FROM {base}) AS versions \
-         WHERE version_rank = 1 AND op <> 'D'",
-        key.join(", "),
-        order.join(", ")
-    )
+    let mut by = contract.ordering.clone();
+    by.push("kafka_offset".to_string());
+    Order { key, by }
 }
 
 /// Whether all versions of a key lie in one partition of the lake: then the day is as good as a key column.

@@ -87,9 +87,10 @@ impl Handles {
     fn with<T>(&self, owner: &Principal, handle: &[u8], use_it: impl FnOnce(&mut Kept) -> T) -> Result<T, Error> {
         let mut kept = self.kept.lock().expect("nobody panics while holding the handles");
         let found = <[u8; 16]>::try_from(handle).ok().and_then(|handle| kept.get_mut(&handle));
-        let statement = found.filter(|kept| kept.owner == owner.name && kept.used.elapsed() < UNUSED_MAX).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "no such prepared statement").with_hint("prepare it again")
-        })?;
+        let statement =
+            found.filter(|kept| kept.owner == owner.name && kept.used.elapsed() < UNUSED_MAX).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "no such prepared statement").with_hint("prepare it again")
+            })?;
         statement.used = Instant::now();
         Ok(use_it(statement))
     }

@@ -22,7 +22,8 @@ pub struct Metadata {
 
 impl Metadata {
     pub fn new(contracts: &Contracts) -> Self {
-        let keys = contracts.iter().map(|contract| (contract.domain.clone(), contract.table.clone(), contract.key.clone()));
+        let keys =
+            contracts.iter().map(|contract| (contract.domain.clone(), contract.table.clone(), contract.key.clone()));
         Self { keys: keys.collect(), sql_info: sql_info() }
     }
 

@@ -9,12 +9,15 @@ use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
     CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes, CommandGetTables, CommandPreparedStatementQuery,
-    CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult, SqlInfo,
-    TicketStatementQuery,
+    CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate, DoPutPreparedStatementResult,
+    SqlInfo, TicketStatementQuery,
 };
-use arrow_flight::{Action, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc, Ticket};
+use arrow_flight::{
+    Action, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, IpcMessage, SchemaAsIpc, Ticket,
+};
 use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
@@ -30,6 +33,12 @@ use crate::engine::Prepared;
 use crate::error::{Error, ErrorKind};
 use crate::guard;
 
+/// ADBC leaves the padding out, JDBC sends it.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 type Handshake = Pin<Box<dyn Stream<Item = Result<HandshakeResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -39,7 +48,7 @@ impl FlightSqlService for Flight {
     /// A name and a token, as JDBC and ADBC send user and password, for the header of all further calls.
     async fn do_handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Handshake>, Status> {
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let basic = header.strip_prefix("Basic ").and_then(|value| BASE64_STANDARD.decode(value).ok());
+        let basic = header.strip_prefix("Basic ").and_then(|value| BASIC.decode(value).ok());
         let basic = basic.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
         let (name, token) = basic.split_once(':').unwrap_or_default();
         if self.access.authenticate_named(name, token).is_none() {
@@ -205,7 +214,11 @@ impl FlightSqlService for Flight {
         flight_info(&query.clone().into_builder().schema(), &query, request.into_inner())
     }
 
-    async fn do_get_tables(&self, query: CommandGetTables, request: Request<Ticket>) -> Result<Response<FlightStream>, Status> {
+    async fn do_get_tables(
+        &self,
+        query: CommandGetTables,
+        request: Request<Ticket>,
+    ) -> Result<Response<FlightStream>, Status> {
         self.authenticate(request.metadata())?;
         let tables = self.engine.tables().await?;
         Ok(encode_one(self.metadata.tables(query, &tables).map_err(internal)?))
@@ -351,7 +364,6 @@ fn parameters(batches: &[RecordBatch]) -> Result<Vec<ScalarValue>, Error> {
 }
 
 /// A schema as an encapsulated IPC message.
-#[expect(clippy::result_large_err, reason = "tonic's Status is the error of every call")]
 fn ipc(schema: &Schema) -> Result<Vec<u8>, Status> {
     let message: IpcMessage = SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into().map_err(internal)?;
     Ok(message.0.to_vec())

@@ -58,7 +58,10 @@ async fn closed(socket: &TcpStream) {
 }
 
 /// The cancel key of a connection, kept with its session.
-struct Cancel(Arc<ConnectionHandle>, #[allow(dead_code, reason = "dropped with the connection, and that is its use")] ConnectionGuard);
+struct Cancel(
+    Arc<ConnectionHandle>,
+    #[allow(dead_code, reason = "dropped with the connection, and that is its use")] ConnectionGuard,
+);
 
 /// Lets cancel requests reach this connection from now on.
 pub fn register<C: ClientInfo>(client: &C, manager: &Arc<ConnectionManager>) {

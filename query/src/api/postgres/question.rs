@@ -224,7 +224,9 @@ impl QueryParser for Parser {
 
     fn get_parameter_types(&self, statement: &Parsed) -> PgWireResult<Vec<Type>> {
         match statement {
-            Parsed::Question(prepared) => prepared.parameters.iter().map(|data_type| wire_type(data_type.as_ref())).collect(),
+            Parsed::Question(prepared) => {
+                prepared.parameters.iter().map(|data_type| wire_type(data_type.as_ref())).collect()
+            }
             Parsed::Command(_) => Ok(Vec::new()),
         }
     }
@@ -267,8 +269,11 @@ impl ExtendedQueryHandler for Questions {
         match &portal.statement.statement {
             Parsed::Command(statement) => command(client, statement).await.unwrap_or(Ok(Response::EmptyQuery)),
             Parsed::Question(prepared) => {
-                let types: Vec<Type> =
-                    prepared.parameters.iter().map(|data_type| wire_type(data_type.as_ref())).collect::<Result<_, _>>()?;
+                let types: Vec<Type> = prepared
+                    .parameters
+                    .iter()
+                    .map(|data_type| wire_type(data_type.as_ref()))
+                    .collect::<Result<_, _>>()?;
                 let inferred: Vec<Option<&DataType>> = prepared.parameters.iter().map(Option::as_ref).collect();
                 let types: Vec<Option<&Type>> = types.iter().map(Some).collect();
                 let parameters = df::deserialize_parameters_with_server_types(portal, &inferred, &types)?;

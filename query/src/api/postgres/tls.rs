@@ -11,6 +11,12 @@ use datafusion_postgres::pgwire::tokio::tokio_rustls::rustls::pki_types::{Certif
 use crate::error::Error;
 use crate::settings::TlsSettings;
 
+/// Chooses the one implementation of cryptography both doors use; two are linked, and rustls will not choose by itself.
+pub fn choose_crypto() {
+    // An error means that it has been chosen before.
+    let _ = ring::default_provider().install_default();
+}
+
 /// # Errors
 /// A file that cannot be read or is not PEM, or a key that is not the certificate's.
 pub fn acceptor(files: &TlsSettings) -> Result<TlsAcceptor, Error> {

@@ -1,7 +1,9 @@
 //! Profiles as messages. Persons enter; policy decides item by item; messages leave.
 
-use proto::profile::v1::{Item as WireItem, ItemState, Profile, Purpose as WirePurpose, Value as WireValue, ValueList, ValueObject, value};
 use prost_types::Timestamp;
+use proto::profile::v1::{
+    Item as WireItem, ItemState, Profile, Purpose as WirePurpose, Value as WireValue, ValueList, ValueObject, value,
+};
 
 use super::mask::Mask;
 use crate::access::Principal;
@@ -26,7 +28,10 @@ impl<'a> Reading<'a> {
 
     /// The message of one person.
     pub fn profile(&self, person: &Person) -> Profile {
-        let items = self.items.iter().map(|(place, withheld)| item(&self.profiles.items[*place], &person.items[*place], *withheld));
+        let items = self
+            .items
+            .iter()
+            .map(|(place, withheld)| item(&self.profiles.items[*place], &person.items[*place], *withheld));
         Profile {
             person_id: person.id.to_string(),
             student_nos: person.student_nos.iter().map(ToString::to_string).collect(),
@@ -82,7 +87,10 @@ pub fn purpose(wire: i32) -> Result<Purpose, Error> {
         Ok(WirePurpose::StudyHelp) => Ok(Purpose::StudyHelp),
         Ok(WirePurpose::Aid) => Ok(Purpose::Aid),
         Ok(WirePurpose::Statistics) => Ok(Purpose::Statistics),
-        Err(_) => Err(Error::new(ErrorKind::InvalidArgument, "purpose is unknown").with_hint("use one of PURPOSE_DAILY_WORK, …")),
+        Err(_) => {
+            Err(Error::new(ErrorKind::InvalidArgument, "purpose is unknown")
+                .with_hint("use one of PURPOSE_DAILY_WORK, …"))
+        }
     }
 }
 
