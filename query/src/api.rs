@@ -1,11 +1,12 @@
 //! The doors. Bytes of three protocols enter; each becomes a principal and a question for the engine or the profiles, and
 //! answers leave in the protocol's own form. Nothing is decided here but form: policy and limits are behind the doors.
 //!
-//! `status` maps kinds of errors to every protocol's codes; `flight` is Flight SQL, `postgres` the PostgreSQL wire,
-//! `profiles` the profile service, `client` the other side of them for the command line.
+//! `status` maps kinds of errors to every protocol's codes; `flight` is Flight SQL and `profiles` the profile service, both
+//! behind the port of `grpc`; `postgres` is the PostgreSQL wire; `client` is the other side, for the command line.
 
 pub mod client;
 pub mod flight;
+pub mod grpc;
 pub mod postgres;
 pub mod profiles;
 pub mod status;

@@ -48,14 +48,13 @@ pub struct Profiler {
 }
 
 impl Profiler {
-    /// `report` is told whether profiles can be served.
-    pub async fn run(self, mut stop: watch::Receiver<bool>, report: impl AsyncFn(bool) + Send) {
+    /// `ready` becomes true with the first profiles.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, ready: watch::Sender<bool>) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not compute profiles");
         let mut computed: Option<(u64, Instant)> = None;
         let mut not_before = Instant::now();
-        report(false).await;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -81,9 +80,7 @@ impl Profiler {
                     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");
                     self.store.set(Arc::new(profiles));
-                    if computed.is_none() {
-                        report(true).await;
-                    }
+                    ready.send_if_modified(|ready| !std::mem::replace(ready, true));
                     computed = Some((id, Instant::now()));
                     // At most a quarter of the time: whoever asks comes first.
                     not_before = Instant::now() + 3 * began.elapsed();

@@ -8,7 +8,6 @@ mod question;
 mod startup;
 mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use datafusion_postgres::pgwire::api::auth::StartupHandler;
@@ -96,18 +95,6 @@ impl Postgres {
             }
         }
     }
-}
-
-/// Where the door listens.
-///
-/// # Errors
-/// The address is taken or not ours.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Error::settings(format!("query.pg_listen: could not listen on {address}"))
-            .with_hint("choose another port or stop what uses it")
-            .with_source(error)
-    })
 }
 
 /// What one connection is served by.

@@ -34,6 +34,10 @@ struct Served {
 }
 
 async fn serve() -> Served {
+    serve_with(Settings::default()).await
+}
+
+async fn serve_with(settings: Settings) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         grpc_listen: "127.0.0.1:0".parse().unwrap(),
@@ -42,7 +46,7 @@ async fn serve() -> Served {
         identity_key_file: folder.path().join("identity.key"),
         refresh_ms: 20,
         profile_refresh_ms: 20,
-        ..Settings::default()
+        ..settings
     };
     let roles = [("root", Role::Admin), ("ann", Role::Analyst), ("carl", Role::Counselor), ("portal", Role::App)];
     let tokens = roles.map(|(name, role)| {
@@ -208,25 +212,48 @@ async fn postgres_refuses_with_the_right_code() {
     .assert_eq(&out);
 }
 
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 100000000000)";
+
+/// Does `again` until it says that the state is reached.
+async fn poll_until(what: &str, again: impl AsyncFn() -> bool) {
+    let give_up = std::time::Instant::now() + Duration::from_secs(30);
+    while !again().await {
+        assert!(std::time::Instant::now() < give_up, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_stops_when_asked_and_when_the_client_is_gone() {
+async fn postgres_stops_when_asked() {
     let served = serve().await;
     let client = Arc::new(served.psql("ann").await);
     let token = client.cancel_token();
-    let endless = "SELECT count(*) FROM generate_series(1, 100000000000)";
     let asking = tokio::spawn({
         let client = client.clone();
-        async move { client.query(endless, &[]).await }
+        async move { client.query(ENDLESS, &[]).await }
     });
     // A cancel request that comes before the question is no one's: ask again until it meets it.
-    let give_up = std::time::Instant::now() + Duration::from_secs(30);
-    while !asking.is_finished() {
+    poll_until("the question went on", async || {
         token.cancel_query(NoTls).await.unwrap();
-        assert!(std::time::Instant::now() < give_up, "the question went on");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        asking.is_finished()
+    })
+    .await;
     assert_eq!(code(&asking.await.unwrap().unwrap_err()), "57014");
     assert_eq!(client.query("SELECT 1", &[]).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_stops_when_the_client_is_gone() {
+    let one_place = Settings { queries_concurrent_max: 1, queue_timeout_ms: 20, ..Settings::default() };
+    let served = serve_with(one_place).await;
+    let other = served.psql("ann").await;
+    let client = served.psql("ann").await;
+    let asking = tokio::spawn(async move { client.query(ENDLESS, &[]).await });
+    let is_busy = async || other.query("SELECT 1", &[]).await.is_err_and(|error| code(&error) == "53300");
+    poll_until("the question never began", is_busy).await;
+    // Dropping the client closes the connection while the answer is being computed.
+    asking.abort();
+    poll_until("the question outlived its client", async || !is_busy().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

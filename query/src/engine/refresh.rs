@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::error::DataFusionError;
 use datafusion::physical_plan::collect;
+use schemas::record::timestamp_type;
 
 use super::{Engine, Pin};
 use crate::error::Error;
@@ -51,29 +53,14 @@ impl Engine {
     }
 
     async fn identity_facts(&self, pin: &Pin) -> Result<Facts, Error> {
+        type Add = fn(&mut Facts, &RecordBatch);
         let mut facts = Facts::default();
-        let is_known = |table: &str| self.contracts.get(table).is_some();
-        let [student_base, enrollment, account, card] = facts::TABLES;
-        let questions: [(&str, &str, &[Type], fn(&mut Facts, &RecordBatch)); 4] = [
-            (student_base, facts::STUDENTS_SQL, &[Type::Text, Type::Text, Type::Text, Type::Time], Facts::add_students),
-            (
-                enrollment,
-                facts::ENROLLMENTS_SQL,
-                &[Type::Text, Type::Text, Type::Time, Type::Time],
-                Facts::add_enrollments,
-            ),
-            (account, facts::ACCOUNTS_SQL, &[Type::Text, Type::Text, Type::Text, Type::Time], Facts::add_accounts),
-            (
-                card,
-                facts::CARDS_SQL,
-                &[Type::Text, Type::Text, Type::Text, Type::Text, Type::Text, Type::Time],
-                Facts::add_cards,
-            ),
-        ];
-        for (table, sql, types, add) in questions {
-            if is_known(table) {
+        let sql = [facts::STUDENTS_SQL, facts::ENROLLMENTS_SQL, facts::ACCOUNTS_SQL, facts::CARDS_SQL];
+        let add: [Add; 4] = [Facts::add_students, Facts::add_enrollments, Facts::add_accounts, Facts::add_cards];
+        for (table, (sql, add)) in facts::TABLES.into_iter().zip(sql.into_iter().zip(add)) {
+            if self.contracts.get(table).is_some() {
                 for batch in self.ask(pin, sql).await? {
-                    add(&mut facts, &to_types(&batch, types)?);
+                    add(&mut facts, &to_facts_types(&batch)?);
                 }
             }
         }
@@ -91,21 +78,15 @@ impl Engine {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Type {
-    Text,
-    Time,
-}
-
-fn to_types(batch: &RecordBatch, types: &[Type]) -> Result<RecordBatch, Error> {
-    let mut columns = Vec::with_capacity(types.len());
-    for (index, column_type) in types.iter().enumerate() {
-        let column = match column_type {
-            Type::Text => cast(batch.column(index), &DataType::Utf8),
-            Type::Time => cast(batch.column(index), &DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))),
+/// Times as microseconds UTC, everything else as text, as `Facts` reads them.
+fn to_facts_types(batch: &RecordBatch) -> Result<RecordBatch, Error> {
+    let mut columns = Vec::with_capacity(batch.num_columns());
+    for (index, column) in batch.columns().iter().enumerate() {
+        let column = match column.data_type() {
+            DataType::Timestamp(..) => cast(column, &timestamp_type()),
+            _ => cast(column, &DataType::Utf8),
         };
-        let column = column.map_err(datafusion::error::DataFusionError::from)?;
-        columns.push((format!("{index}"), column, true));
+        columns.push((index.to_string(), column.map_err(DataFusionError::from)?, true));
     }
-    Ok(RecordBatch::try_from_iter_with_nullable(columns).map_err(datafusion::error::DataFusionError::from)?)
+    Ok(RecordBatch::try_from_iter_with_nullable(columns).map_err(DataFusionError::from)?)
 }
