@@ -22,7 +22,7 @@ pub const ANALYST_TOKEN: &str = "e2e-analyst-token";
 const GATE_TOKEN: &str = "e2e-gate-token";
 
 /// How long anything may take to come true.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// One school and its Quad.
 pub struct School {
