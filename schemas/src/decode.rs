@@ -132,11 +132,6 @@ impl Decoder {
         Ok(())
     }
 
-    /// Rows waiting in the current run.
-    pub fn pending(&self) -> usize {
-        self.run.ends.len()
-    }
-
     /// Gives all that was decoded since the last call, in order of arrival, and all bad records.
     ///
     /// # Errors

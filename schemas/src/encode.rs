@@ -3,8 +3,8 @@
 //! A batch in the record's schema enters; for each row its key, its value and a hash leave. Avro's
 //! single-object encoding is `C3 01`, the schema's CRC-64-AVRO fingerprint, then the body.
 
-use arrow::array::{Array, ArrayRef, StringArray};
-use arrow::datatypes::{DataType, Schema};
+use arrow::array::{ArrayRef, StringArray};
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_avro::schema::{FingerprintAlgorithm, FingerprintStrategy};
@@ -79,12 +79,6 @@ impl Encoder {
             Some(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
         };
         Ok(encoder.flush().iter().map(hash).collect())
-    }
-
-    /// Whether every value of a column of keys is present: Avro has no null there.
-    pub fn is_encodable(&self, batch: &RecordBatch) -> bool {
-        let keys = self.contract.key.iter().filter_map(|name| batch.column_by_name(name));
-        keys.into_iter().all(|column| column.null_count() == 0 || column.data_type() == &DataType::Null)
     }
 }
 
