@@ -242,7 +242,8 @@ async fn postgres_stops_when_asked() {
     })
     .await;
     assert_eq!(code(&asking.await.unwrap().unwrap_err()), "57014");
-    assert_eq!(client.query("SELECT 1", &[]).await.unwrap().len(), 1);
+    // The last cancel request may still be on its way, and then meets this question.
+    poll_until("the connection stayed broken", async || client.query("SELECT 1", &[]).await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
