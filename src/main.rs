@@ -5,6 +5,7 @@
 
 mod client;
 mod doctor;
+mod land;
 mod report;
 mod serve;
 mod settings;
@@ -12,8 +13,9 @@ mod settings;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
+use serve::Service;
 use settings::{LogFormat, Settings};
 
 /// The data foundation of a student community: campus systems → log → lake → SQL and profiles.
@@ -34,7 +36,7 @@ enum Command {
     /// Pull from and listen to the sources, and write to the log.
     Extract(Service),
     /// Land the log in the lake.
-    Land(Service),
+    Land(land::LandArgs),
     /// Answer SQL and profile requests.
     Query(Service),
     /// Ask a running Quad in SQL and print the answer.
@@ -49,13 +51,6 @@ enum Command {
     Doctor(report::Format),
     /// Make an access token, and the settings that accept it.
     Token(client::TokenArgs),
-}
-
-#[derive(Args)]
-struct Service {
-    /// Only check the settings; bind, connect and open nothing.
-    #[arg(long)]
-    check: bool,
 }
 
 /// The command line or the settings are wrong.
@@ -88,7 +83,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(service) => serve::run(settings, serve::Parts::ALL, service.check).await,
         Command::Extract(service) => serve::run(settings, serve::Parts::EXTRACT, service.check).await,
-        Command::Land(service) => serve::run(settings, serve::Parts::LAND, service.check).await,
+        Command::Land(args) => land::run(settings, args).await,
         Command::Query(service) => serve::run(settings, serve::Parts::QUERY, service.check).await,
         Command::Sql(args) => client::sql(&settings, &args).await,
         Command::Profile(args) => client::profile(&settings, &args).await,

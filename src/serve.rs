@@ -36,6 +36,14 @@ impl Parts {
     pub const QUERY: Self = Self { extract: false, land: false, query: true };
 }
 
+/// How a service is run.
+#[derive(clap::Args)]
+pub struct Service {
+    /// Only check the settings; bind, connect and open nothing.
+    #[arg(long)]
+    pub check: bool,
+}
+
 /// How often a running process says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 

@@ -137,6 +137,7 @@ impl Bench {
             settings: LandSettings {
                 id: "bench".into(),
                 assignment: Assignment::All,
+                instance: None,
                 batch_rows_max: 1_000_000,
                 batch_bytes_max: 128 << 20,
                 batch_age_ms_max: 1_000,

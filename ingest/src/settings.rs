@@ -69,6 +69,9 @@ pub struct LandSettings {
     pub id: String,
     /// `all` takes every partition; `group` shares them with other processes of the same id (Kafka only).
     pub assignment: Assignment,
+    /// This process's lasting name in the group: a restart within the session timeout moves no partition.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// A commit happens when any of these is reached.
     pub batch_rows_max: usize,
     pub batch_bytes_max: usize,

@@ -1,20 +1,34 @@
 //! Appending rows together with the positions they came from.
 //!
-//! Batches in the table's schema enter and are written to Parquet as they come; one commit makes them, and
-//! the next offset of each partition they came from, visible at once. A commit that fails leaves the files
-//! unreferenced and the table as it was.
+//! Partitions are taken over at the positions of one snapshot; batches in the table's schema enter and are written to
+//! Parquet as they come; one commit makes them, and the next offset of each partition they came from, visible at once.
+//! A commit that fails leaves the table as it was. What never happens: a commit for a partition that another writer has
+//! moved since it was taken over.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use deltalake::kernel::transaction::CommitProperties;
+use deltalake::DeltaTableError;
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
+use deltalake::kernel::{Action, Add, MetadataExt, StructType};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use deltalake::table::state::DeltaTableState;
 use deltalake::writer::{DeltaWriter, RecordBatchWriter};
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
-use crate::error::Error;
-use crate::table::{Table, transaction};
+use crate::error::{Error, ErrorKind};
+use crate::history::{COMMIT_INFO, Landing, Move};
+use crate::table::{Table, transaction, transaction_id};
 
-/// Rows to a Parquet row group: large enough to compress, small enough to prune.
-const ROW_GROUP_ROWS_MAX: usize = 256 * 1024;
+/// Rows to a Parquet row group: large enough to compress and to prune, small enough that the group which is being built
+/// fits the memory of a lane.
+const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
 /// How far a commit moves one partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,26 +37,35 @@ pub struct Progress {
     pub partition: i32,
     /// The first offset that is not in the lake.
     pub next_offset: i64,
+    /// Rows and dead letters of these offsets.
+    pub rows: u64,
+    pub letters: u64,
 }
 
 /// What a commit did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub version: u64,
     pub rows: usize,
+    pub landing: Landing,
 }
 
 /// Writes to one table, under one landing id.
 pub struct Appender {
     table: Table,
     landing: String,
+    /// The columns of what is written: the table's, and those that the next commit adds.
+    schema: SchemaRef,
     writer: Option<RecordBatchWriter>,
     rows: usize,
+    /// The partitions this writer has taken over, at their next offsets as of the table's version.
+    held: BTreeMap<(String, i32), i64>,
 }
 
 impl Appender {
-    pub fn new(table: Table, landing: impl Into<String>) -> Self {
-        Self { table, landing: landing.into(), writer: None, rows: 0 }
+    /// Writes rows in `schema`: the table's own, or one that adds columns to it (see [`crate::Lake::table`]).
+    pub fn new(table: Table, schema: SchemaRef, landing: impl Into<String>) -> Self {
+        Self { table, landing: landing.into(), schema, writer: None, rows: 0, held: BTreeMap::new() }
     }
 
     pub fn table(&self) -> &Table {
@@ -54,22 +77,52 @@ impl Appender {
         self.rows
     }
 
-    /// Encoded bytes written since the last commit, roughly.
+    /// Bytes written since the last commit, encoded or about to be.
     pub fn bytes(&self) -> usize {
         self.writer.as_ref().map_or(0, RecordBatchWriter::buffer_len)
     }
 
-    /// Writes a batch in the table's schema. Visible only after [`Appender::commit`].
+    /// Takes a topic's partitions over from whoever had them, and gives the next offset of each as of now; `oldest`
+    /// where nothing has landed yet.
+    ///
+    /// # Errors
+    /// `Fenced` when a partition that was held before has been moved by another writer; `Store` when the log cannot be
+    /// read.
+    pub async fn take(&mut self, topic: &str, oldest: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
+        let before = self.table.version();
+        self.table.refresh().await?;
+        self.check_held(before + 1..=self.table.version()).await?;
+        let mut positions = BTreeMap::new();
+        for (&partition, &oldest) in oldest {
+            let landed = self.table.next_offset(&self.landing, topic, partition).await?;
+            positions.insert(partition, landed.unwrap_or(oldest));
+        }
+        let held = positions.iter().map(|(&partition, &offset)| ((topic.to_string(), partition), offset));
+        self.held.extend(held);
+        Ok(positions)
+    }
+
+    /// Gives partitions up; what was written for them must have been committed.
+    pub fn give_up(&mut self, topic: &str, partitions: &[i32]) {
+        self.held.retain(|(name, partition), _| name != topic || !partitions.contains(partition));
+    }
+
+    /// The next offset of a partition that this writer holds.
+    pub fn position(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.held.get(&(topic.to_string(), partition)).copied()
+    }
+
+    /// Writes a batch in the schema of this writer. Visible only after [`Appender::commit`].
     ///
     /// # Errors
     /// `Schema` when the batch has other columns; `Store` when it cannot be written, which discards all
     /// that was written since the last commit.
     pub async fn write(&mut self, batch: RecordBatch) -> Result<(), Error> {
-        let failed = |error| Error::delta("write to", &self.table.name, error);
+        let failed = |error| Error::delta("write to", self.table.name(), error);
         let rows = batch.num_rows();
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => new_writer(&self.table)?,
+            None => self.new_writer()?,
         };
         writer.write(batch).await.map_err(failed)?;
         self.writer = Some(writer);
@@ -80,39 +133,145 @@ impl Appender {
     /// Commits what was written, and `progress`, as one version. No rows: the positions move all the same.
     ///
     /// # Errors
-    /// `Fenced` when another writer has moved one of these partitions under the same landing id;
-    /// `Store` when the commit could not be made. Either way nothing of it is visible.
+    /// `Fenced` when another writer has moved one of the held partitions, or one that is not held is to be moved;
+    /// `Store` when the commit could not be made, or it is not known whether it was: [`Appender::take`] tells.
     pub async fn commit(&mut self, progress: &[Progress]) -> Result<Commit, Error> {
-        let failed = |error| Error::delta("commit to", &self.table.name, error);
-        let transactions =
-            progress.iter().map(|moved| transaction(&self.landing, &moved.topic, moved.partition, moved.next_offset));
-        let properties = CommitProperties::default().with_application_transactions(transactions.collect());
-        let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => new_writer(&self.table)?,
-        };
-        let mut writer = writer.with_commit_properties(properties);
-        let version = writer.flush_and_commit(&mut self.table.delta).await.map_err(failed)?;
-        Ok(Commit { version, rows: std::mem::take(&mut self.rows) })
+        self.commit_with(progress, None).await
     }
 
-    /// Forgets what was written since the last commit and loads the table's newest version.
+    /// As [`Appender::commit`], with a remark that stays in the table's log and in the ledger.
     ///
     /// # Errors
-    /// `Store` when the log cannot be read.
-    pub async fn reset(&mut self) -> Result<(), Error> {
-        self.writer = None;
-        self.rows = 0;
-        self.table.refresh().await
+    /// As [`Appender::commit`].
+    pub async fn commit_with(&mut self, progress: &[Progress], note: Option<String>) -> Result<Commit, Error> {
+        let moves = self.moves(progress)?;
+        let adds = match self.writer.take() {
+            Some(mut writer) => writer.flush().await.map_err(|error| self.not_committed(error))?,
+            None => Vec::new(),
+        };
+        let before = self.table.version();
+        let bytes = adds.iter().map(|add| add.size.unsigned_abs()).sum();
+        let landing = Landing { landing: self.landing.clone(), bytes, moves, note };
+        let (version, state) = self.send(adds, &landing).await.map_err(|error| self.not_committed(error))?;
+        self.table.delta.state = Some(state);
+        self.table.reload_schema()?;
+        for moved in &landing.moves {
+            self.held.insert((moved.topic.clone(), moved.partition), moved.next_offset);
+        }
+        // Versions in between are by others: they may have moved a partition that this commit did not.
+        self.check_held(before + 1..=version - 1).await?;
+        Ok(Commit { version, rows: std::mem::take(&mut self.rows), landing })
+    }
+
+    fn not_committed(&self, error: DeltaTableError) -> Error {
+        Error::delta("commit to", self.table.name(), error)
+    }
+
+    fn moves(&self, progress: &[Progress]) -> Result<Vec<Move>, Error> {
+        let moved = |moved: &Progress| {
+            let (topic, partition) = (moved.topic.clone(), moved.partition);
+            let Some(first_offset) = self.position(&topic, partition) else {
+                let message = format!("{topic}/{partition} is not held by this writer of {}", self.table.name());
+                return Err(Error::new(ErrorKind::Fenced, message));
+            };
+            let Progress { next_offset, rows, letters, .. } = *moved;
+            Ok(Move { topic, partition, first_offset, next_offset, rows, letters })
+        };
+        progress.iter().map(moved).collect()
+    }
+
+    /// One commit on top of the version that the held positions were read from.
+    async fn send(
+        &mut self,
+        adds: Vec<Add>,
+        landing: &Landing,
+    ) -> Result<(u64, DeltaTableState), DeltaTableError> {
+        let snapshot = self.table.delta.snapshot()?;
+        let mut actions: Vec<Action> = adds.into_iter().map(Action::Add).collect();
+        if self.is_wider() && !actions.is_empty() {
+            let schema: StructType = self.schema.as_ref().try_into_kernel()?;
+            actions.push(Action::Metadata(snapshot.metadata().clone().with_schema(&schema)?));
+        }
+        let transactions = landing
+            .moves
+            .iter()
+            .map(|moved| transaction(&self.landing, &moved.topic, moved.partition, moved.next_offset));
+        let properties = CommitProperties::default()
+            .with_application_transactions(transactions.collect())
+            .with_metadata([(COMMIT_INFO.to_string(), serde_json::to_value(landing)?)]);
+        let partition_columns = snapshot.metadata().partition_columns();
+        let partition_by = (!partition_columns.is_empty()).then(|| partition_columns.to_vec());
+        let operation = DeltaOperation::Write { mode: SaveMode::Append, partition_by, predicate: None };
+        let table: &dyn TableReference = snapshot;
+        let finalized = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(Some(table), self.table.delta.log_store(), operation)
+            .await?;
+        Ok((finalized.version(), finalized.snapshot()))
+    }
+
+    /// Whether the rows have columns that the table lacks so far.
+    fn is_wider(&self) -> bool {
+        self.schema.fields().len() > self.table.schema().fields().len()
+    }
+
+    /// That no commit of these versions, which are all by others, has moved a held partition.
+    async fn check_held(&mut self, versions: RangeInclusive<u64>) -> Result<(), Error> {
+        for version in versions {
+            let Some(moved) = self.table.moved_in(version).await? else {
+                return self.check_positions().await;
+            };
+            for (topic, partition) in self.held.keys() {
+                if moved.contains(&transaction_id(&self.landing, topic, *partition)) {
+                    return Err(self.moved_by_another(topic, *partition));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Appender::check_held`], from the table's state: for versions whose log entries are gone.
+    async fn check_positions(&mut self) -> Result<(), Error> {
+        for ((topic, partition), &offset) in &self.held {
+            let landed = self.table.next_offset(&self.landing, topic, *partition).await?;
+            if landed.is_some_and(|landed| landed != offset) {
+                return Err(self.moved_by_another(topic, *partition));
+            }
+        }
+        Ok(())
+    }
+
+    fn moved_by_another(&self, topic: &str, partition: i32) -> Error {
+        let message = format!("another writer has moved {topic}/{partition} of {}", self.table.name());
+        Error::new(ErrorKind::Fenced, message)
+    }
+
+    fn new_writer(&self) -> Result<RecordBatchWriter, Error> {
+        let failed = |error| Error::delta("write to", self.table.name(), error);
+        let writer = match self.is_wider() {
+            false => RecordBatchWriter::for_table(&self.table.delta),
+            true => {
+                let snapshot = self.table.delta.snapshot().map_err(failed)?;
+                let partition_columns = snapshot.metadata().partition_columns().to_vec();
+                let schema = Arc::clone(&self.schema);
+                RecordBatchWriter::try_new(self.table.delta.table_url(), schema, Some(partition_columns), None)
+            }
+        };
+        Ok(writer.map_err(failed)?.with_writer_properties(properties()))
     }
 }
 
-fn new_writer(table: &Table) -> Result<RecordBatchWriter, Error> {
-    let properties = WriterProperties::builder()
+/// Columns that hardly repeat get no dictionary: building one and giving it up costs more than it saves.
+fn properties() -> WriterProperties {
+    let column = |name: &str| ColumnPath::from(name);
+    let offset = schemas::record::POSITION[2];
+    WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-        .build();
-    let writer = RecordBatchWriter::for_table(&table.delta);
-    let writer = writer.map_err(|error| Error::delta("write to", &table.name, error))?;
-    Ok(writer.with_writer_properties(properties))
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_column_dictionary_enabled(column("raw_hash"), false)
+        .set_column_dictionary_enabled(column("src_key"), false)
+        .set_column_dictionary_enabled(column(offset), false)
+        .set_column_encoding(column(offset), Encoding::DELTA_BINARY_PACKED)
+        .build()
 }

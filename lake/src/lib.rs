@@ -1,12 +1,14 @@
 //! The lake: one Delta table a contract, rows and the offsets they came from in one commit.
 //!
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
-//! scans. `settings` says where the lake is, `table` opens and creates, `append` commits, `snapshot` reads.
+//! scans. `settings` says where the lake is, `table` opens and creates, `append` commits, `history` tells of past commits,
+//! `snapshot` reads.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
 pub mod append;
 pub mod error;
+pub mod history;
 pub mod settings;
 pub mod snapshot;
 pub mod table;
@@ -15,6 +17,7 @@ mod tests;
 
 pub use append::{Appender, Commit, Progress};
 pub use error::{Error, ErrorKind};
+pub use history::{Entry, Landing, Move};
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use table::{Lake, Table};

@@ -1,7 +1,8 @@
 //! The tables: where they are, how they come to be, and which position they hold.
 //!
-//! A contract enters, an open [`Table`] leaves. A table is created once, from the contract's lake schema; one
-//! that exists with another schema is refused, never changed here.
+//! A contract enters, an open [`Table`] leaves. A table is created once, from the contract's lake schema. A contract that
+//! has gained fields since is accepted, and the first commit with such rows adds the columns; any other difference is
+//! refused, with the column named.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -66,24 +67,14 @@ impl Lake {
     /// Opens the table of `contract`, creating it when it is not there.
     ///
     /// # Errors
-    /// `Store` when the location cannot be read or written, `Schema` when the table has other columns.
+    /// `Store` when the location cannot be read or written; `Schema` when a column of the table is not in the contract, or
+    /// has another type there.
     pub async fn table(&self, contract: &Contract) -> Result<Table, Error> {
         let table = match self.find(contract).await? {
             Some(table) => table,
             None => self.create(contract).await?,
         };
-        let expected = contract.lake_schema();
-        let same = |(left, right): (&Arc<arrow::datatypes::Field>, &Arc<arrow::datatypes::Field>)| {
-            left.name() == right.name() && left.data_type() == right.data_type()
-        };
-        let actual = table.schema();
-        if actual.fields().len() != expected.fields().len() || !actual.fields().iter().zip(expected.fields()).all(same)
-        {
-            return Err(Error::new(
-                ErrorKind::Schema,
-                format!("table {} has other columns than its contract; land into a new lake or rebuild it", table.name),
-            ));
-        }
+        check_columns(&table, contract)?;
         Ok(table)
     }
 
@@ -122,6 +113,33 @@ impl Lake {
     }
 }
 
+/// That every column of the table is in the contract, of the same type: then rows of the contract can be appended.
+fn check_columns(table: &Table, contract: &Contract) -> Result<(), Error> {
+    let expected = contract.lake_schema();
+    let refuse = |message: String| Err(Error::new(ErrorKind::Schema, format!("table {}: {message}", table.name)));
+    for column in table.schema().fields() {
+        let name = column.name();
+        match expected.field_with_name(name) {
+            Err(_) => {
+                return refuse(format!(
+                    "column `{name}` is not in the contract: a newer contract has landed here, so upgrade this process; \
+                     a field is never removed, only left empty"
+                ));
+            }
+            Ok(field) if field.data_type() != column.data_type() => {
+                let (stored, declared) = (column.data_type(), field.data_type());
+                return refuse(format!(
+                    "column `{name}` is {stored} in the lake and {declared} in the contract; `quad land --rebuild {}` \
+                     makes the table anew from the topic",
+                    table.name
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// One open table, at the version it was last loaded or committed at.
 #[derive(Debug)]
 pub struct Table {
@@ -132,13 +150,13 @@ pub struct Table {
 
 impl Table {
     fn new(name: String, delta: DeltaTable) -> Result<Self, Error> {
-        let failed = |error| Error::delta("read the schema of", &name, error);
-        let kernel = delta.snapshot().map_err(failed)?.schema();
-        let schema = kernel
-            .as_ref()
-            .try_into_arrow()
-            .map_err(|error| Error::new(ErrorKind::Schema, format!("table {name} has no Arrow schema: {error}")))?;
-        Ok(Self { schema: Arc::new(schema), name, delta })
+        Ok(Self { schema: schema(&name, &delta)?, name, delta })
+    }
+
+    /// After the table has moved to another version.
+    pub(crate) fn reload_schema(&mut self) -> Result<(), Error> {
+        self.schema = schema(&self.name, &self.delta)?;
+        Ok(())
     }
 
     /// `<domain>.<table>`.
@@ -171,7 +189,8 @@ impl Table {
     /// # Errors
     /// `Store` when the log cannot be read.
     pub async fn refresh(&mut self) -> Result<(), Error> {
-        self.delta.update_state().await.map_err(|error| Error::delta("refresh", &self.name, error))
+        self.delta.update_state().await.map_err(|error| Error::delta("refresh", &self.name, error))?;
+        self.reload_schema()
     }
 
     /// The next offset to land of a topic's partition, as committed under `landing`; `None` before the first.
@@ -186,8 +205,17 @@ impl Table {
     }
 }
 
+fn schema(name: &str, delta: &DeltaTable) -> Result<SchemaRef, Error> {
+    let failed = |error| Error::delta("read the schema of", name, error);
+    let kernel = delta.snapshot().map_err(failed)?.schema();
+    let schema = kernel.as_ref().try_into_arrow();
+    let schema =
+        schema.map_err(|error| Error::new(ErrorKind::Schema, format!("table {name} has no Arrow schema: {error}")))?;
+    Ok(Arc::new(schema))
+}
+
 /// The Delta application id of one partition: `<landing>/<topic>/<partition>`.
-fn transaction_id(landing: &str, topic: &str, partition: i32) -> String {
+pub(crate) fn transaction_id(landing: &str, topic: &str, partition: i32) -> String {
     format!("{landing}/{topic}/{partition}")
 }
 

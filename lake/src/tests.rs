@@ -50,7 +50,20 @@ fn rows(contract: &Contract, offset: i64, count: usize) -> RecordBatch {
 }
 
 fn progress(partition: i32, next_offset: i64) -> Vec<Progress> {
-    vec![Progress { topic: "topic".into(), partition, next_offset }]
+    vec![Progress { topic: "topic".into(), partition, next_offset, rows: 0, letters: 0 }]
+}
+
+/// A writer under the landing id `quad` that has taken `partitions` over.
+async fn appender(lake: &Lake, contract: &Contract, partitions: &[i32]) -> Appender {
+    let table = lake.table(contract).await.expect("opens");
+    let mut appender = Appender::new(table, contract.lake_schema(), "quad");
+    take(&mut appender, partitions).await.expect("nobody else writes");
+    appender
+}
+
+async fn take(appender: &mut Appender, partitions: &[i32]) -> Result<Vec<i64>, crate::Error> {
+    let oldest = partitions.iter().map(|&partition| (partition, 0)).collect();
+    Ok(appender.take("topic", &oldest).await?.into_values().collect())
 }
 
 async fn count(lake: &Lake, contract: &Contract) -> i64 {
@@ -71,7 +84,7 @@ async fn rows_and_positions_are_one_commit() {
     for name in ["academic.course", "access_control.access_event"] {
         let (contract, (_folder, lake)) = (contract(name), lake());
         assert!(lake.find(&contract).await.expect("looks").is_none());
-        let mut appender = Appender::new(lake.table(&contract).await.expect("creates"), "quad");
+        let mut appender = appender(&lake, &contract, &[1, 2]).await;
         appender.write(rows(&contract, 0, 10)).await.expect("writes");
         assert_eq!(count(&lake, &contract).await, 0, "nothing shows before the commit");
         assert_eq!(appender.commit(&progress(1, 10)).await.expect("commits").rows, 10);
@@ -89,24 +102,40 @@ async fn rows_and_positions_are_one_commit() {
 #[tokio::test]
 async fn a_zombie_cannot_commit() {
     let (contract, (_folder, lake)) = (contract("academic.course"), lake());
-    let mut zombie = Appender::new(lake.table(&contract).await.expect("creates"), "quad");
-    let mut heir = Appender::new(lake.table(&contract).await.expect("opens"), "quad");
+    let mut zombie = appender(&lake, &contract, &[0]).await;
+    let mut heir = appender(&lake, &contract, &[0]).await;
     zombie.write(rows(&contract, 0, 5)).await.expect("writes");
     heir.write(rows(&contract, 0, 8)).await.expect("writes");
     heir.commit(&progress(0, 8)).await.expect("the first commit wins");
     let error = zombie.commit(&progress(0, 5)).await.expect_err("the second is fenced");
     assert_eq!(error.kind, ErrorKind::Fenced);
     assert_eq!(count(&lake, &contract).await, 8);
+    assert_eq!(take(&mut appender(&lake, &contract, &[0]).await, &[0]).await.expect("reads"), [8]);
+}
 
-    zombie.reset().await.expect("loads the newest version");
-    assert_eq!(zombie.table().next_offset("quad", "topic", 0).await.expect("reads"), Some(8));
+/// A commit for one partition moves a writer's snapshot past what others did to its other partitions: it must notice.
+#[tokio::test]
+async fn a_zombie_cannot_commit_behind_its_own_commit_for_another_partition() {
+    let (contract, (_folder, lake)) = (contract("academic.course"), lake());
+    let mut zombie = appender(&lake, &contract, &[0, 1]).await;
+    let mut heir = appender(&lake, &contract, &[0]).await;
+    heir.write(rows(&contract, 0, 8)).await.expect("writes");
+    heir.commit(&progress(0, 8)).await.expect("commits");
+    zombie.write(rows(&contract, 100, 5)).await.expect("writes");
+    let error = zombie.commit(&progress(1, 5)).await.expect_err("partition 0 is not where it was");
+    assert_eq!(error.kind, ErrorKind::Fenced);
+    assert_eq!(count(&lake, &contract).await, 13, "what it held it has committed");
+
+    let mut zombie = appender(&lake, &contract, &[0, 1]).await;
+    heir.commit(&progress(0, 9)).await.expect("commits");
+    assert_eq!(take(&mut zombie, &[2]).await.expect_err("noticed").kind, ErrorKind::Fenced);
 }
 
 #[tokio::test]
 async fn writers_of_different_partitions_do_not_disturb_each_other() {
     let (contract, (_folder, lake)) = (contract("academic.course"), lake());
-    let mut left = Appender::new(lake.table(&contract).await.expect("creates"), "quad");
-    let mut right = Appender::new(lake.table(&contract).await.expect("opens"), "quad");
+    let mut left = appender(&lake, &contract, &[0]).await;
+    let mut right = appender(&lake, &contract, &[1]).await;
     for round in 0..5 {
         left.write(rows(&contract, round * 10, 5)).await.expect("writes");
         right.write(rows(&contract, round * 10 + 5, 5)).await.expect("writes");
@@ -114,6 +143,37 @@ async fn writers_of_different_partitions_do_not_disturb_each_other() {
         right.commit(&progress(1, round)).await.expect("commits");
     }
     assert_eq!(count(&lake, &contract).await, 50);
+    right.give_up("topic", &[1]);
+    assert_eq!(right.commit(&progress(1, 9)).await.expect_err("given up").kind, ErrorKind::Fenced);
+}
+
+#[tokio::test]
+async fn a_new_field_becomes_a_column_with_its_first_row() {
+    for name in ["academic.course", "access_control.access_event"] {
+        let (new, (_folder, lake)) = (contract(name), lake());
+        let mut old = (*new).clone();
+        let at = old.fields.iter().rposition(|field| !field.required).expect("an optional field");
+        let field = old.fields.remove(at).name;
+        let mut appender_of_old = appender(&lake, &old, &[0]).await;
+        appender_of_old.write(rows(&old, 0, 3)).await.expect("writes");
+        appender_of_old.commit(&progress(0, 3)).await.expect("commits");
+
+        let mut appender_of_new = appender(&lake, &new, &[0]).await;
+        appender_of_new.commit(&progress(0, 4)).await.expect("an empty commit changes no column");
+        let columns = |table: &crate::Table| table.schema().fields().len();
+        let before = columns(appender_of_new.table());
+        appender_of_new.write(rows(&new, 4, 2)).await.expect("writes");
+        assert_eq!(columns(&lake.table(&new).await.expect("opens")), before, "not before the commit");
+        appender_of_new.commit(&progress(0, 6)).await.expect("commits");
+        appender_of_new.write(rows(&new, 6, 1)).await.expect("writes on");
+        appender_of_new.commit(&progress(0, 7)).await.expect("commits on");
+        let table = lake.table(&new).await.expect("opens");
+        assert_eq!((columns(&table), table.schema().field_with_name(&field).is_ok()), (before + 1, true));
+        assert_eq!(count(&lake, &new).await, 6);
+
+        let error = lake.table(&old).await.expect_err("an older process would lose the field");
+        assert!(error.to_string().contains(&field), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -121,6 +181,8 @@ async fn a_table_of_another_shape_is_refused() {
     let (_folder, lake) = lake();
     let mut course = (*contract("academic.course")).clone();
     lake.table(&course).await.expect("creates");
-    course.fields.remove(3);
-    assert_eq!(lake.table(&course).await.expect_err("refuses").kind, ErrorKind::Schema);
+    course.fields[1].field_type = schemas::FieldType::Double;
+    let error = lake.table(&course).await.expect_err("refuses");
+    assert_eq!(error.kind, ErrorKind::Schema);
+    assert!(error.to_string().contains(&course.fields[1].name), "{error}");
 }

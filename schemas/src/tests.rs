@@ -71,6 +71,7 @@ fn every_contract_loads_and_its_rules_compile() {
             "logistics.card_txn",
             "logistics.space",
             "platform.dead_letter",
+            "platform.ledger",
             "student_affairs.contact_record",
             "student_affairs.leave_request",
             "student_affairs.student_base",

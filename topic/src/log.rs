@@ -55,8 +55,7 @@ pub struct Extent {
 
 /// Says where newly assigned partitions start: one position for each, in any order.
 ///
-/// Runs inside [`Consumer::poll`], on the polling thread, before any record of those partitions is delivered. A caller
-/// that buffers records drops here what it holds of them: they are delivered again from the position it returns.
+/// Runs inside [`Consumer::poll`], on the polling thread, before any record of those partitions is delivered.
 pub type Start = Box<dyn Fn(&[(String, i32)]) -> Result<Vec<Position>> + Send + Sync>;
 
 /// What a consumer reads.
@@ -129,6 +128,20 @@ pub trait Consumer: Send {
 
     /// The partitions that this consumer reads now, sorted.
     fn assignment(&self) -> Vec<(String, i32)>;
+
+    /// The partitions that the group wants back, sorted. They are still this consumer's: whoever keeps records of them
+    /// finishes with these, then calls [`Consumer::release`]; until then polls deliver nothing.
+    fn revoked(&self) -> Vec<(String, i32)> {
+        Vec::new()
+    }
+
+    /// Gives up the partitions that the group wants back.
+    ///
+    /// # Errors
+    /// `Other`: open a new consumer.
+    fn release(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Opens the log that the settings name. The embedded log is opened at once; Kafka is first spoken to by the first call.

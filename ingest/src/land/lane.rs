@@ -4,12 +4,12 @@
 //! and undecodable records become letters. A commit carries the rows and the offsets they came from. Letters are
 //! committed before it, under the same positions in their own table, so that a crash between the two repeats neither.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, AsArray, BooleanArray, Int32Array, RecordBatch};
 use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use base64::Engine;
@@ -17,27 +17,43 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use lake::{Appender, Progress};
 use schemas::{BadRecord, Checker, Contract, Violation};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::ledger::Ledger;
+use super::letters::LetterBox;
 use super::poll::Chunk;
 use super::{Land, rows};
 use crate::error::Error;
-use crate::letter::{self, Letter, Place, Stage};
-use crate::mapping::Mapped;
-use crate::refine::Refiner;
+use crate::letter::{Letter, Place, Stage};
 
 /// A stream of nothing but bad records commits at least this often.
 const LETTERS_WAITING_MAX: usize = 10_000;
 
+/// What a lane is told, in order.
+pub enum Order {
+    Rows(Chunk),
+    /// Take these partitions over, at their oldest offsets if nothing has landed; the answer is where to read on.
+    Take(BTreeMap<i32, i64>, oneshot::Sender<BTreeMap<i32, i64>>),
+    /// Commit, and give these partitions up.
+    GiveUp(Vec<i32>, oneshot::Sender<()>),
+}
+
+/// What all lanes share.
+#[derive(Clone)]
+pub struct Shared {
+    pub land: Arc<Land>,
+    pub letters: Arc<Mutex<LetterBox>>,
+    pub ledger: Arc<Ledger>,
+}
+
 /// The lane of one table.
 pub struct Lane {
-    land: Arc<Land>,
+    shared: Shared,
     contract: Arc<Contract>,
     topic: String,
     checker: Checker,
     appender: Appender,
-    letters: Arc<Mutex<LetterBox>>,
     waiting: Waiting,
 }
 
@@ -46,42 +62,57 @@ pub struct Lane {
 struct Waiting {
     since: Option<Instant>,
     letters: Vec<Letter>,
-    next_offsets: BTreeMap<i32, i64>,
+    partitions: BTreeMap<i32, Part>,
+}
+
+/// What is waiting of one partition.
+#[derive(Default)]
+struct Part {
+    next_offset: i64,
+    rows: u64,
+    letters: u64,
 }
 
 impl Lane {
     /// # Errors
     /// `Settings` when the table has other columns than its contract; `Lake` when it cannot be opened.
-    pub async fn open(land: Arc<Land>, contract: Arc<Contract>, letters: Arc<Mutex<LetterBox>>) -> Result<Self, Error> {
-        let table = land.lake.table(&contract).await?;
+    pub async fn open(shared: Shared, contract: Arc<Contract>) -> Result<Self, Error> {
+        let table = shared.land.lake.table(&contract).await?;
         Ok(Self {
             topic: contract.topic(),
             checker: Checker::new(&contract)?,
-            appender: Appender::new(table, &land.settings.id),
-            land,
+            appender: Appender::new(table, contract.lake_schema(), &shared.land.settings.id),
+            shared,
             contract,
-            letters,
             waiting: Waiting::default(),
         })
     }
 
-    /// Takes chunks until their channel closes, then commits the rest.
+    /// Obeys until the channel closes, then commits the rest.
     ///
     /// # Errors
     /// `Lake` when a write or commit fails, `Fenced` when another process has taken over.
-    pub async fn run(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<(), Error> {
-        let age_max = Duration::from_millis(self.land.settings.batch_age_ms_max);
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<(), Error> {
+        let age_max = Duration::from_millis(self.shared.land.settings.batch_age_ms_max);
         loop {
             let due = self.waiting.since.map(|since| since + age_max);
             let far = Instant::now() + Duration::from_secs(3600);
             tokio::select! {
-                chunk = chunks.recv() => match chunk {
-                    Some(chunk) => self.take(chunk).await?,
+                order = orders.recv() => match order {
+                    Some(Order::Rows(chunk)) => self.take(chunk).await?,
+                    Some(Order::Take(oldest, reply)) => {
+                        // Whoever asked is gone when nobody listens.
+                        let _ = reply.send(self.take_over(&oldest).await?);
+                    }
+                    Some(Order::GiveUp(partitions, reply)) => {
+                        self.give_up(&partitions).await?;
+                        let _ = reply.send(());
+                    }
                     None => return self.commit().await,
                 },
                 () = tokio::time::sleep_until(due.unwrap_or(far)), if due.is_some() => self.commit().await?,
             }
-            let settings = &self.land.settings;
+            let settings = &self.shared.land.settings;
             let is_full = self.appender.rows() >= settings.batch_rows_max
                 || self.appender.bytes() >= settings.batch_bytes_max
                 || self.waiting.letters.len() >= LETTERS_WAITING_MAX;
@@ -91,20 +122,50 @@ impl Lane {
         }
     }
 
+    async fn take_over(&mut self, oldest: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
+        let positions = self.appender.take(&self.topic, oldest).await?;
+        self.shared.letters.lock().await.take(&self.topic, oldest).await?;
+        self.shared.ledger.take(self.appender.table(), &self.topic, oldest, &positions).await?;
+        self.shared.land.totals.landed(&self.topic, positions.iter().map(|(&partition, &offset)| (partition, offset)));
+        Ok(positions)
+    }
+
+    async fn give_up(&mut self, partitions: &[i32]) -> Result<(), Error> {
+        self.commit().await?;
+        self.appender.give_up(&self.topic, partitions);
+        self.shared.letters.lock().await.give_up(&self.topic, partitions);
+        self.shared.ledger.give_up(&self.topic, partitions).await?;
+        self.shared.land.totals.forget(&self.topic, partitions);
+        Ok(())
+    }
+
     async fn take(&mut self, chunk: Chunk) -> Result<(), Error> {
         self.waiting.since.get_or_insert_with(Instant::now);
-        self.waiting.next_offsets.extend(chunk.next_offsets);
-        let letters: Vec<Letter> = chunk.bad.into_iter().map(|bad| self.record_letter(bad)).collect();
-        self.waiting.letters.extend(letters);
+        for (partition, next_offset) in chunk.next_offsets {
+            self.waiting.partitions.entry(partition).or_default().next_offset = next_offset;
+        }
+        for bad in chunk.bad {
+            let letter = self.record_letter(bad);
+            self.set_letter_aside(letter);
+        }
         let Some(rows) = self.rows(&chunk.decoded)? else {
             return Ok(());
         };
         let violations = self.checker.check(&rows)?;
         let good = if violations.is_empty() { rows } else { self.set_aside(rows, &violations)? };
+        for partition in partitions(&good).values() {
+            self.waiting.partitions.entry(*partition).or_default().rows += 1;
+        }
         if good.num_rows() > 0 {
             self.appender.write(good).await?;
         }
         Ok(())
+    }
+
+    fn set_letter_aside(&mut self, letter: Letter) {
+        let place = letter.place.as_ref().expect("a letter of landing has a place");
+        self.waiting.partitions.entry(place.partition).or_default().letters += 1;
+        self.waiting.letters.push(letter);
     }
 
     /// All decoded runs as one batch of lake rows.
@@ -118,20 +179,19 @@ impl Lane {
         let offsets: Vec<&dyn Array> = decoded.iter().map(|part| &part.offsets as &dyn Array).collect();
         let partitions = concat(&partitions).map_err(failed)?.as_primitive::<Int32Type>().clone();
         let offsets = concat(&offsets).map_err(failed)?.as_primitive::<Int64Type>().clone();
-        Ok(Some(rows::rows(&self.contract, &batch, partitions, offsets, self.land.timezone)?))
+        Ok(Some(rows::rows(&self.contract, &batch, partitions, offsets, self.shared.land.timezone)?))
     }
 
     /// Turns rows that break the contract into letters, and gives the others.
     fn set_aside(&mut self, rows: RecordBatch, violations: &[Violation]) -> Result<RecordBatch, Error> {
-        let partitions =
-            rows.column_by_name("kafka_partition").expect("a lake row has its place").as_primitive::<Int32Type>();
+        let partitions = partitions(&rows);
         let offsets =
             rows.column_by_name("kafka_offset").expect("a lake row has its place").as_primitive::<Int64Type>();
         let sources = rows.column_by_name("src").expect("a record has a source").as_string::<i32>();
         let mut is_good = vec![true; rows.num_rows()];
         for violation in violations {
             is_good[violation.row] = false;
-            self.waiting.letters.push(Letter {
+            self.set_letter_aside(Letter {
                 stage: Stage::Land,
                 source: sources.value(violation.row).to_string(),
                 target: self.contract.name(),
@@ -167,102 +227,37 @@ impl Lane {
         if self.waiting.since.is_none() {
             return Ok(());
         }
-        let progress: Vec<Progress> = self
-            .waiting
-            .next_offsets
-            .iter()
-            .map(|(&partition, &next_offset)| Progress { topic: self.topic.clone(), partition, next_offset })
-            .collect();
+        let of_partition = |(&partition, part): (&i32, &Part)| {
+            let Part { next_offset, rows, letters } = *part;
+            Progress { topic: self.topic.clone(), partition, next_offset, rows, letters }
+        };
+        let progress: Vec<Progress> = self.waiting.partitions.iter().map(of_partition).collect();
         let letters = std::mem::take(&mut self.waiting.letters);
         if !letters.is_empty() {
-            let mut letter_box = self.letters.lock().await;
-            if self.land.is_letters(&self.contract) {
+            let mut letter_box = self.shared.letters.lock().await;
+            if self.shared.land.is_letters(&self.contract) {
                 // Letters about letters go into the same table: the same commit keeps them together.
-                let rows = letter_box.rows(&letters, self.land.timezone)?;
-                self.appender.write(rows).await?;
+                self.appender.write(letter_box.rows(&letters)?).await?;
             } else {
-                letter_box.commit(&letters, &self.topic, &progress, self.land.timezone).await?;
+                letter_box.commit(&letters, &progress).await?;
             }
         }
         let commit = self.appender.commit(&progress).await?;
         self.waiting = Waiting::default();
-        let totals = &self.land.totals;
+        let table = self.contract.name();
+        self.shared.ledger.note(&table, commit.version, Utc::now().timestamp_millis(), &commit.landing);
+        let totals = &self.shared.land.totals;
         totals.rows.fetch_add(commit.rows as u64, Ordering::Relaxed);
         totals.letters.fetch_add(letters.len() as u64, Ordering::Relaxed);
         totals.commits.fetch_add(1, Ordering::Relaxed);
-        let (table, rows, version) = (self.contract.name(), commit.rows, commit.version);
-        tracing::debug!(table, rows, dead_letters = letters.len(), version, "committed");
+        totals.landed(&self.topic, progress.iter().map(|moved| (moved.partition, moved.next_offset)));
+        tracing::debug!(table, rows = commit.rows, dead_letters = letters.len(), version = commit.version, "committed");
         Ok(())
     }
 }
 
-/// The table of letters, as landing writes it.
-pub struct LetterBox {
-    contract: Arc<Contract>,
-    refiner: Refiner,
-    appender: Appender,
-    /// What this landing has committed of each topic's partition, so that a repeat after a crash is recognised.
-    next_offsets: HashMap<(String, i32), i64>,
-    landing: String,
-}
-
-impl LetterBox {
-    /// # Errors
-    /// As [`Lane::open`].
-    pub async fn open(land: &Land) -> Result<Self, Error> {
-        let contract = letter::contract(&land.contracts)?;
-        let table = land.lake.table(&contract).await?;
-        let landing = land.settings.id.clone();
-        let refiner = Refiner::new(contract.clone())?;
-        Ok(Self { refiner, contract, appender: Appender::new(table, &landing), next_offsets: HashMap::new(), landing })
-    }
-
-    async fn commit(
-        &mut self,
-        letters: &[Letter],
-        topic: &str,
-        progress: &[Progress],
-        timezone: chrono_tz::Tz,
-    ) -> Result<(), Error> {
-        for moved in progress {
-            let key = (topic.to_string(), moved.partition);
-            if !self.next_offsets.contains_key(&key) {
-                let known = self.appender.table().next_offset(&self.landing, topic, moved.partition).await?;
-                self.next_offsets.insert(key, known.unwrap_or(0));
-            }
-        }
-        let known =
-            |place: &Place| self.next_offsets.get(&(place.topic.clone(), place.partition)).copied().unwrap_or(0);
-        let is_new = |letter: &&Letter| letter.place.as_ref().is_none_or(|place| place.offset >= known(place));
-        let fresh: Vec<Letter> = letters.iter().filter(is_new).cloned().collect();
-        if fresh.is_empty() {
-            return Ok(());
-        }
-        let rows = self.rows(&fresh, timezone)?;
-        self.appender.write(rows).await?;
-        self.appender.commit(progress).await?;
-        for moved in progress {
-            self.next_offsets.insert((topic.to_string(), moved.partition), moved.next_offset);
-        }
-        Ok(())
-    }
-
-    /// Letters as rows of their table; a letter's place is that of its record.
-    fn rows(&self, letters: &[Letter], timezone: chrono_tz::Tz) -> Result<RecordBatch, Error> {
-        let now = Utc::now();
-        let mapped =
-            Mapped { batch: letter::mapped(letters, now)?, rows: (0..letters.len()).collect(), failed: Vec::new() };
-        let (records, violations) = self.refiner.records("land", &mapped, now)?;
-        if let Some(violation) = violations.first() {
-            let what = format!("write a letter: {} {}", violation.field, violation.rule);
-            return Err(Error::internal(what, violation.message.clone()));
-        }
-        let place = |get: fn(&Place) -> i64| letters.iter().map(move |letter| letter.place.as_ref().map_or(0, get));
-        let partitions = place(|place| i64::from(place.partition)).map(|partition| partition as i32);
-        let partitions = Int32Array::from_iter_values(partitions);
-        let offsets = Int64Array::from_iter_values(place(|place| place.offset));
-        rows::rows(&self.contract, &records.batch, partitions, offsets, timezone)
-    }
+fn partitions(rows: &RecordBatch) -> Int32Array {
+    rows.column_by_name("kafka_partition").expect("a lake row has its place").as_primitive::<Int32Type>().clone()
 }
 
 /// A lake row as JSON text.

@@ -1,7 +1,8 @@
 //! Reading the log: one thread polls and decodes, and hands chunks to the lanes.
 //!
 //! Records enter; chunks of decoded rows leave, each with the next offset of every partition it moves. The channels to
-//! the lanes are short: a lane that is slow stops the polling, and so the log is the buffer.
+//! the lanes are short: a lane that is slow stops the polling, and so the log is the buffer. Partitions that the group
+//! wants back are given up only after what was read of them has been committed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -10,7 +11,9 @@ use schemas::{BadRecord, Contract, Decoded, Decoder};
 use tokio::sync::{mpsc, watch};
 use topic::Consumer;
 
-use crate::error::{Error, ErrorKind};
+use super::lanes::Lanes;
+use super::lane::Order;
+use crate::error::Error;
 
 /// Chunks a lane may have waiting.
 pub const CHUNKS_WAITING_MAX: usize = 2;
@@ -26,6 +29,9 @@ const CHUNK_AGE_MAX: Duration = Duration::from_millis(20);
 const POLL_RECORDS_MAX: usize = 4096;
 
 const POLL_TIMEOUT: Duration = CHUNK_AGE_MAX;
+
+/// How often the group is told how far this process is, and stopped partitions are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Decoded rows of one table, in the order of the log.
 #[derive(Debug, Default)]
@@ -43,13 +49,13 @@ pub struct Inlet {
     next_offsets: BTreeMap<i32, i64>,
     records: usize,
     since: Instant,
-    channel: mpsc::Sender<Chunk>,
+    channel: mpsc::Sender<Order>,
 }
 
 impl Inlet {
     /// # Errors
     /// `Settings` when the contract has no decoder.
-    pub fn new(contract: &Contract, channel: mpsc::Sender<Chunk>) -> Result<Self, Error> {
+    pub fn new(contract: &Contract, channel: mpsc::Sender<Order>) -> Result<Self, Error> {
         let decoder = Decoder::new(contract)?;
         let topic = contract.topic();
         Ok(Self { topic, decoder, next_offsets: BTreeMap::new(), records: 0, since: Instant::now(), channel })
@@ -63,23 +69,25 @@ impl Inlet {
         let (decoded, bad) = self.decoder.finish()?;
         let chunk = Chunk { decoded, bad, next_offsets: std::mem::take(&mut self.next_offsets) };
         self.records = 0;
-        Ok(self.channel.blocking_send(chunk).is_ok())
+        Ok(self.channel.blocking_send(Order::Rows(chunk)).is_ok())
     }
 }
 
-/// Polls until shutdown, or until a lane ends. What was read is handed over before it returns.
+/// Polls until shutdown, or until a lane ends. What was read is committed before it returns from a shutdown.
 ///
 /// # Errors
-/// `Log` when the log fails; `Settings` when an offset is not in the log any more.
+/// `Log` when the log fails; `Internal` when a lane has ended, which says why itself.
 pub fn run(
-    mut consumer: Box<dyn Consumer>,
+    consumer: &mut dyn Consumer,
     mut inlets: Vec<Inlet>,
+    lanes: &Lanes,
     shutdown: &watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let by_topic: HashMap<String, usize> =
         inlets.iter().enumerate().map(|(at, inlet)| (inlet.topic.clone(), at)).collect();
     let mut current = 0;
     let mut failure: Option<schemas::Error> = None;
+    let mut looked = Instant::now();
     while !*shutdown.borrow() {
         let polled = consumer.poll(POLL_RECORDS_MAX, POLL_TIMEOUT, &mut |record| {
             if inlets[current].topic != record.topic {
@@ -101,25 +109,36 @@ pub fn run(
         if let Some(error) = failure.take() {
             return Err(error.into());
         }
-        polled.map_err(poll_error)?;
+        match polled {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind, topic::ErrorKind::OffsetOutOfRange { .. }) => lanes.stopped(&error),
+            Err(error) => return Err(error.into()),
+        }
         for inlet in &mut inlets {
             let is_due = inlet.records >= CHUNK_RECORDS_MAX || inlet.since.elapsed() >= CHUNK_AGE_MAX;
             if is_due && !inlet.hand_over()? {
                 return Ok(());
             }
         }
+        let revoked = consumer.revoked();
+        if !revoked.is_empty() {
+            hand_over(&mut inlets)?;
+            lanes.give_up(&revoked)?;
+            consumer.release()?;
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            consumer.hint(&lanes.landed())?;
+            lanes.look()?;
+        }
     }
-    for inlet in &mut inlets {
+    hand_over(&mut inlets)?;
+    lanes.give_up(&consumer.assignment())
+}
+
+fn hand_over(inlets: &mut [Inlet]) -> Result<(), Error> {
+    for inlet in inlets {
         inlet.hand_over()?;
     }
     Ok(())
-}
-
-fn poll_error(error: topic::Error) -> Error {
-    match error.kind {
-        topic::ErrorKind::OffsetOutOfRange { .. } => {
-            Error { kind: ErrorKind::Settings, message: error.to_string(), source: Some(Box::new(error)) }
-        }
-        _ => error.into(),
-    }
 }

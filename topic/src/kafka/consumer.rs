@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -58,7 +61,7 @@ impl KafkaConsumer {
 
     fn new(config: &ClientConfig, request_timeout: Duration, start: Option<Start>) -> Result<Self> {
         let is_group = start.is_some();
-        let member = Member { start, state: Mutex::default() };
+        let member = Member { start, state: Mutex::default(), is_revoking: AtomicBool::new(false) };
         let consumer = BaseConsumer::from_config_and_context(config, member)
             .map_err(|error| client::error("could not make a consumer", error))?;
         Ok(Self { consumer, is_group, request_timeout, failed: None, stopped: BTreeSet::new() })
@@ -114,7 +117,7 @@ impl Consumer for KafkaConsumer {
         let deadline = Instant::now() + timeout;
         let mut ends = Ends::default();
         let mut wait = timeout;
-        while ends.count < records_max {
+        while ends.count < records_max && !self.consumer.context().is_revoking.load(Ordering::Relaxed) {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     ends.note(&message);
@@ -159,6 +162,30 @@ impl Consumer for KafkaConsumer {
 
     fn assignment(&self) -> Vec<Partition> {
         self.member().positions.keys().cloned().collect()
+    }
+
+    fn revoked(&self) -> Vec<Partition> {
+        self.member().revoked.clone()
+    }
+
+    fn release(&mut self) -> Result<()> {
+        let revoked = std::mem::take(&mut self.member().revoked);
+        if revoked.is_empty() {
+            return Ok(());
+        }
+        self.consumer.context().is_revoking.store(false, Ordering::Relaxed);
+        self.consumer.context().unassign(&self.consumer, &revoked)
+    }
+}
+
+impl Drop for KafkaConsumer {
+    /// Closing waits until the group's partitions are given up: those that are still asked for, and the others as the
+    /// group asks for them.
+    fn drop(&mut self) {
+        self.member().is_closing = true;
+        if let Err(error) = self.release() {
+            tracing::debug!(%error, "could not give up partitions while closing");
+        }
     }
 }
 
@@ -225,10 +252,15 @@ fn offsets(positions: &[Position]) -> Result<TopicPartitionList> {
 struct Member {
     start: Option<Start>,
     state: Mutex<State>,
+    /// Whether `State::revoked` waits for a release: looked at for every record, hence not behind the lock.
+    is_revoking: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
+    /// What the group wants back and has not got.
+    revoked: Vec<Partition>,
+    is_closing: bool,
     /// The assigned partitions and their next offsets.
     positions: BTreeMap<Partition, i64>,
     failed: Option<Error>,
@@ -257,12 +289,27 @@ impl Member {
         Ok(())
     }
 
-    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<()> {
-        for element in list.elements() {
-            self.state().positions.remove(&(element.topic().to_owned(), element.partition()));
+    /// The group waits for the unassignment, which may come later: records on their way are finished first.
+    fn revoked(&self, consumer: &BaseConsumer<Self>, mut partitions: Vec<Partition>) -> Result<()> {
+        partitions.sort();
+        tracing::info!(partitions = partitions.len(), lost = consumer.assignment_lost(), "the group takes partitions");
+        let mut state = self.state();
+        if state.is_closing {
+            drop(state);
+            return self.unassign(consumer, &partitions);
         }
-        tracing::info!(partitions = list.count(), lost = consumer.assignment_lost(), "the group took partitions");
-        consumer.incremental_unassign(list).map_err(|error| client::error("could not give up partitions", error))
+        state.revoked = partitions;
+        self.is_revoking.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn unassign(&self, consumer: &BaseConsumer<Self>, partitions: &[Partition]) -> Result<()> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            self.state().positions.remove(partition);
+            list.add_partition(&partition.0, partition.1);
+        }
+        consumer.incremental_unassign(&list).map_err(|error| client::error("could not give up partitions", error))
     }
 }
 
@@ -278,12 +325,11 @@ impl ClientContext for Member {
 
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let outcome = if event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            let partitions: Vec<Partition> =
-                list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
-            self.assigned(consumer, &partitions)
-        } else {
-            self.revoked(consumer, list)
+        let partitions: Vec<Partition> =
+            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let outcome = match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, &partitions),
+            _ => self.revoked(consumer, partitions),
         };
         if let Err(error) = outcome {
             self.state().failed = Some(error);

@@ -53,6 +53,10 @@ impl Landed {
             self.0.lock().unwrap().entry(record.partition).or_default().push(record.offset);
         };
         consumer.poll(10, POLL, each).unwrap();
+        let revoked = consumer.revoked();
+        assert!(revoked.iter().all(|partition| consumer.assignment().contains(partition)), "not before the release");
+        consumer.release().unwrap();
+        assert!(!revoked.iter().any(|partition| consumer.assignment().contains(partition)), "given up");
     }
 
     fn count(&self) -> usize {
@@ -103,6 +107,37 @@ fn a_group_hands_partitions_over_exactly() {
     for extent in log.extents(&topic).unwrap() {
         assert_eq!(landed.0.lock().unwrap()[&extent.partition], (0..extent.high).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_group_waits_until_partitions_are_released() {
+    let Some(settings) = kafka_settings() else { return };
+    let log = open(&settings).unwrap();
+    let topic = new_topic(&*log, 4);
+    let landed = Landed::default();
+    let mut one = landed.join(&*log, &topic, None);
+    until("one member gets all partitions", || {
+        landed.poll(&mut *one);
+        one.assignment().len() == 4
+    });
+    let mut two = landed.join(&*log, &topic, None);
+    until("partitions are wanted back", || {
+        landed.poll(&mut *two);
+        one.poll(10, POLL, &mut |_| ()).unwrap();
+        !one.revoked().is_empty()
+    });
+    log.append(&topic, (0..100).map(|at| message(&format!("{at}"), "v")).collect()).unwrap();
+    for _ in 0..20 {
+        landed.poll(&mut *two);
+        assert_eq!(one.poll(10, POLL, &mut |_| panic!("nothing before the release")).unwrap(), 0);
+        assert_eq!((two.assignment().len(), one.assignment().len()), (0, 4));
+    }
+    // A member that leaves without an answer gives up everything, and closing does not hang.
+    drop(one);
+    until("the other has all", || {
+        landed.poll(&mut *two);
+        two.assignment().len() == 4 && landed.count() == 100
+    });
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! `quad land …`: what is done to landing by hand.
+//!
+//! Arguments enter; the lake's positions change, or an answer is printed.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use ingest::land::reset;
+use lake::Lake;
+
+use crate::serve::{self, Parts};
+use crate::settings::Settings;
+
+/// `quad land`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct LandArgs {
+    #[command(flatten)]
+    service: serve::Service,
+    #[command(subcommand)]
+    command: Option<LandCommand>,
+}
+
+#[derive(Subcommand)]
+enum LandCommand {
+    /// Move a partition past records that are gone from the log, and say so in the ledger.
+    ///
+    /// Landing never skips records on its own: where the log no longer holds what comes next, that partition stops. This
+    /// accepts the gap. It only goes forward, and may be run while `quad land` runs, which then goes on from there.
+    Reset {
+        /// The partition, as in the error of landing: quad.academic.grade/2.
+        #[arg(value_name = "TOPIC/PARTITION")]
+        partition: String,
+        /// Where to go on: an offset, `earliest` (the oldest record in the log) or `latest` (after the newest).
+        #[arg(long, value_name = "OFFSET")]
+        to: String,
+    },
+}
+
+/// Runs the service, or does what the subcommand says.
+///
+/// # Errors
+/// Whatever stopped it.
+pub async fn run(settings: Settings, args: LandArgs) -> Result<ExitCode> {
+    match args.command {
+        None => serve::run(settings, Parts::LAND, args.service.check).await,
+        Some(LandCommand::Reset { partition, to }) => reset(&settings, &partition, &to).await,
+    }
+}
+
+async fn reset(settings: &Settings, partition: &str, to: &str) -> Result<ExitCode> {
+    let usage = |message: String| ingest::Error { kind: ingest::ErrorKind::Settings, message, source: None };
+    let wrong = || usage(format!("`{partition}` is no partition: say TOPIC/NUMBER, such as quad.academic.grade/2"));
+    let (topic, number) = partition.rsplit_once('/').ok_or_else(wrong)?;
+    let number: i32 = number.parse().map_err(|_| wrong())?;
+    let contracts = settings.contracts()?;
+    let contract = contracts.iter().find(|contract| contract.topic() == topic);
+    let contract = contract.ok_or_else(|| usage(format!("no contract has the topic {topic}; see `quad tables`")))?;
+    let offset = match to.parse::<i64>() {
+        Ok(offset) => offset,
+        Err(_) if matches!(to, "earliest" | "latest") => extent_of(settings, topic, number, to).await?,
+        Err(_) => bail!(usage(format!("`--to {to}`: an offset, earliest or latest"))),
+    };
+    let lake = Lake::open(&settings.lake)?;
+    let reset = reset::reset(&lake, contract, &settings.land.id, number, offset).await?;
+    let skipped = reset.from.map_or(String::new(), |from| format!(": {} records skipped", reset.to - from));
+    println!("{partition} goes on at offset {}{skipped}", reset.to);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The oldest or the next offset of a partition.
+async fn extent_of(settings: &Settings, topic: &str, partition: i32, end: &str) -> Result<i64> {
+    let (settings, name) = (settings.topic.clone(), topic.to_string());
+    let extents = tokio::task::spawn_blocking(move || topic::open(&settings)?.extents(&name)).await?;
+    let extents = extents.context("could not ask the log; while `quad up` holds an embedded log, give the number")?;
+    let extent = extents.iter().find(|extent| extent.partition == partition);
+    let extent = extent.with_context(|| format!("{topic} has no partition {partition}"))?;
+    Ok(if end == "earliest" { extent.low } else { extent.high })
+}
