@@ -133,7 +133,7 @@ impl Appender {
     /// Commits what was written, and `progress`, as one version. No rows: the positions move all the same.
     ///
     /// # Errors
-    /// `Fenced` when another writer has moved one of the held partitions, or one that is not held is to be moved;
+    /// `Fenced` when another writer has moved one of the held partitions, or one is to be moved back or is not held;
     /// `Store` when the commit could not be made, or it is not known whether it was: [`Appender::take`] tells.
     pub async fn commit(&mut self, progress: &[Progress]) -> Result<Commit, Error> {
         self.commit_with(progress, None).await
@@ -175,6 +175,10 @@ impl Appender {
                 return Err(Error::new(ErrorKind::Fenced, message));
             };
             let Progress { next_offset, rows, letters, .. } = *moved;
+            if next_offset < first_offset {
+                let message = format!("{topic}/{partition} of {} would go back to {next_offset}", self.table.name());
+                return Err(Error::new(ErrorKind::Fenced, message));
+            }
             Ok(Move { topic, partition, first_offset, next_offset, rows, letters })
         };
         progress.iter().map(moved).collect()

@@ -143,6 +143,7 @@ async fn writers_of_different_partitions_do_not_disturb_each_other() {
         right.commit(&progress(1, round)).await.expect("commits");
     }
     assert_eq!(count(&lake, &contract).await, 50);
+    assert_eq!(left.commit(&progress(0, 3)).await.expect_err("never back").kind, ErrorKind::Fenced);
     right.give_up("topic", &[1]);
     assert_eq!(right.commit(&progress(1, 9)).await.expect_err("given up").kind, ErrorKind::Fenced);
 }

@@ -1,0 +1,292 @@
+//! The processes: a broker, an extract, several landings, and at the end a query.
+//!
+//! Names enter; processes are started, killed, frozen and thawed. Everything lives in one temporary folder, listens on
+//! loopback, and ends with the world.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use campus::database::Databases;
+use sha2::{Digest, Sha256};
+
+use crate::plan::Plan;
+
+pub const TOKEN: &str = "chaos-token";
+pub const GATE_TOKEN: &str = "chaos-gate-token";
+
+/// Bytes of the disk that the lake is on, where one can be mounted.
+const DISK_BYTES: u64 = 256 << 20;
+
+/// All processes and where they live.
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub databases: Databases,
+    plan: Plan,
+    ports: BTreeMap<&'static str, u16>,
+    running: BTreeMap<String, Child>,
+    /// The lake's own small disk is mounted.
+    pub has_disk: bool,
+}
+
+impl World {
+    /// Makes the folder and starts the broker; no quad runs yet.
+    ///
+    /// # Errors
+    /// The broker does not start.
+    pub fn new(plan: &Plan) -> Result<Self> {
+        let mut folder = tempfile::tempdir()?;
+        folder.disable_cleanup(plan.is_kept);
+        let sqlite = |name: &str| Databases::sqlite(&folder.path().join(name));
+        let databases = Databases {
+            student_affairs: sqlite("affairs.db"),
+            academic: sqlite("academic.db"),
+            logistics: sqlite("logistics.db"),
+        };
+        let mut ports = BTreeMap::new();
+        for name in ["http", "grpc", "pg"] {
+            ports.insert(name, TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
+        }
+        ports.insert("kafka", two_free_ports()?);
+        let lake = folder.path().join("lake");
+        std::fs::create_dir(&lake)?;
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"])
+            .arg(&lake)
+            .stderr(Stdio::null())
+            .status();
+        let has_disk = mount.is_ok_and(|status| status.success());
+        let world = Self { folder, databases, plan: plan.clone(), ports, running: BTreeMap::new(), has_disk };
+        world.broker("start")?;
+        Ok(world)
+    }
+
+    pub fn port(&self, name: &str) -> u16 {
+        self.ports[name]
+    }
+
+    pub fn kafka(&self) -> String {
+        format!("127.0.0.1:{}", self.port("kafka"))
+    }
+
+    pub fn lake(&self) -> PathBuf {
+        self.folder.path().join("lake")
+    }
+
+    /// Runs the broker's script.
+    ///
+    /// # Errors
+    /// It says no.
+    pub fn broker(&self, command: &str) -> Result<()> {
+        let status = Command::new(self.plan.root.join("tests/kafka/broker"))
+            .args([command, "--port", &self.port("kafka").to_string()])
+            .env("QUAD_KAFKA_DIR", self.folder.path().join("kafka"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        ensure!(status.success(), "tests/kafka/broker {command} failed");
+        Ok(())
+    }
+
+    fn broker_pid(&self) -> Result<String> {
+        let file = self.folder.path().join(format!("kafka/{}/pid", self.port("kafka")));
+        Ok(std::fs::read_to_string(file)?.trim().to_string())
+    }
+
+    /// Starts a process by name: `extract`, `query`, or `land-N`. Its log is a file in the folder.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(&mut self, name: &str) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_file(name))?;
+        let service = name.split('-').next().unwrap_or(name);
+        let child = Command::new(&self.plan.quad)
+            .arg(service)
+            .env("QUAD_CONFIG", self.write_settings(name)?)
+            .env("QUAD_EXTRACT__ID_KEY", "a key of the tests")
+            .env("QUAD_QUERY__IDENTITY_KEY", "another key of the tests")
+            .env_remove("QUAD_KAFKA")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("could not start {}", self.plan.quad.display()))?;
+        self.running.insert(name.to_string(), child);
+        Ok(())
+    }
+
+    /// Starts it again if it has ended by itself, which only its own failure can cause.
+    ///
+    /// # Errors
+    /// It has.
+    pub fn watch(&mut self) -> Result<()> {
+        for (name, child) in &mut self.running {
+            if let Some(status) = child.try_wait()? {
+                bail!("{name} has ended by itself ({status}):\n{}", tail(&self.folder.path().join(format!("{name}.log"))));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.running.keys().cloned().collect()
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        if name == "broker" {
+            return signal("KILL", &self.broker_pid()?);
+        }
+        let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and the wait for its end.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub fn stop(&mut self, name: &str) -> Result<()> {
+        let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
+        signal("TERM", &child.id().to_string())?;
+        let status = child.wait()?;
+        ensure!(status.success(), "{name} stopped with {status}:\n{}", tail(&self.log_file(name)));
+        Ok(())
+    }
+
+    /// SIGSTOP or SIGCONT.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal(&self, name: &str, signal_name: &str) -> Result<()> {
+        if name == "broker" {
+            return signal(signal_name, &self.broker_pid()?);
+        }
+        let child = self.running.get(name).with_context(|| format!("{name} does not run"))?;
+        signal(signal_name, &child.id().to_string())
+    }
+
+    pub fn log_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    fn write_settings(&self, name: &str) -> Result<PathBuf> {
+        let (here, root) = (self.folder.path().display(), self.plan.root.display());
+        let source = |id: &str, connector: &str, connection: &str| {
+            format!("[sources.{id}]\nconnector = \"{connector}\"\nconnection = '{connection}'\npoll_s = 1\n")
+        };
+        let sources = [
+            source("affairs", "student_affairs_zf", &self.databases.student_affairs),
+            source("academic", "academic_zf", &self.databases.academic),
+            source("logistics", "logistics_ecard", &self.databases.logistics),
+        ];
+        // Without a common id there is no fence between two landings.
+        let land = match self.plan.is_unfenced {
+            true => format!("id = \"{name}\""),
+            false => "assignment = \"group\"".to_string(),
+        };
+        let text = format!(
+            r#"
+schemas_path = "{root}/schemas"
+[topic]
+kind = "kafka"
+[topic.kafka]
+brokers = "{kafka}"
+append_timeout_ms = 5000
+request_timeout_ms = 5000
+[topic.kafka.properties]
+"session.timeout.ms" = "6000"
+"heartbeat.interval.ms" = "500"
+[lake]
+path = "{here}/lake"
+[extract]
+state_path = "{here}/extract"
+connectors_path = "{root}/ingest/connectors"
+http_listen = "127.0.0.1:{http}"
+retry_ms_max = 1000
+[land]
+{land}
+batch_age_ms_max = 300
+retry_ms_max = 2000
+[query]
+grpc_listen = "127.0.0.1:{grpc}"
+pg_listen = "127.0.0.1:{pg}"
+profile_dir = "{root}/query/profile"
+[access.tokens.chaos]
+role = "admin"
+sha256 = "{admin}"
+{sources}
+[sources.gates]
+connector = "access_hikvision"
+token_sha256 = "{gate}"
+"#,
+            kafka = self.kafka(),
+            http = self.port("http"),
+            grpc = self.port("grpc"),
+            pg = self.port("pg"),
+            admin = sha256(TOKEN),
+            gate = sha256(GATE_TOKEN),
+            sources = sources.join(""),
+        );
+        let file = self.folder.path().join(format!("{name}.toml"));
+        std::fs::write(&file, text)?;
+        Ok(file)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            // A frozen process dies of SIGKILL all the same.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let _ = self.signal("broker", "CONT");
+        let _ = self.broker("stop");
+        if self.plan.is_kept {
+            println!("logs, settings and lake stay in {}", self.folder.path().display());
+        } else if self.has_disk {
+            let _ = Command::new("umount").arg("-l").arg(self.lake()).status();
+        }
+    }
+}
+
+fn signal(name: &str, pid: &str) -> Result<()> {
+    // The shell's own `kill`: small systems have no other.
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).stderr(Stdio::null()).status()?;
+    ensure!(status.success(), "process {pid} does not run");
+    Ok(())
+}
+
+/// Kafka takes a port and the next.
+fn two_free_ports() -> Result<u16> {
+    for _ in 0..100 {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        // Below the range that the kernel hands out, nobody comes in between.
+        let port = 20_000 + port % 10_000;
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 1) {
+            return Ok(port);
+        }
+    }
+    bail!("no two free ports")
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The last lines of a log.
+pub fn tail(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
