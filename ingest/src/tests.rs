@@ -132,7 +132,7 @@ impl Shop {
         let settings = LandSettings {
             id: "quad".into(),
             assignment: Assignment::All,
-                instance: None,
+            instance: None,
             batch_rows_max: 3,
             batch_bytes_max: 1 << 20,
             batch_age_ms_max: 10,

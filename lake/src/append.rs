@@ -185,11 +185,7 @@ impl Appender {
     }
 
     /// One commit on top of the version that the held positions were read from.
-    async fn send(
-        &mut self,
-        adds: Vec<Add>,
-        landing: &Landing,
-    ) -> Result<(u64, DeltaTableState), DeltaTableError> {
+    async fn send(&mut self, adds: Vec<Add>, landing: &Landing) -> Result<(u64, DeltaTableState), DeltaTableError> {
         let snapshot = self.table.delta.snapshot()?;
         let mut actions: Vec<Action> = adds.into_iter().map(Action::Add).collect();
         if self.is_wider() && !actions.is_empty() {

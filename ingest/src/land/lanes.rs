@@ -76,7 +76,11 @@ impl Lanes {
     pub fn stopped(&self, error: &topic::Error) {
         let topic::ErrorKind::OffsetOutOfRange { topic, partition, offset, low, high } = &error.kind else { return };
         tracing::error!(
-            topic, partition, offset, low, high,
+            topic,
+            partition,
+            offset,
+            low,
+            high,
             "the lake is at an offset that the log does not hold: records between are gone, or this is another log. The \
              partition stops; accept the gap with `quad land reset {topic}/{partition} --to OFFSET`"
         );

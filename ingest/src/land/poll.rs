@@ -11,8 +11,8 @@ use schemas::{BadRecord, Contract, Decoded, Decoder};
 use tokio::sync::{mpsc, watch};
 use topic::Consumer;
 
-use super::lanes::Lanes;
 use super::lane::Order;
+use super::lanes::Lanes;
 use crate::error::Error;
 
 /// Chunks a lane may have waiting.

@@ -64,8 +64,7 @@ pub async fn check(log: &Arc<dyn Log>, lake: &Lake, contracts: &Contracts) -> Re
     let letters = contracts.get("platform.dead_letter").context("no contract of letters")?;
     for contract in contracts.iter() {
         let topic = contract.topic();
-        let sql =
-            format!("SELECT letter_partition, letter_offset FROM t WHERE stage = 'land' AND topic = '{topic}'");
+        let sql = format!("SELECT letter_partition, letter_offset FROM t WHERE stage = 'land' AND topic = '{topic}'");
         for (partition, offset) in numbers(lake, letters, &sql).await? {
             account.letters += 1;
             put(&mut places, &topic, partition, offset, &mut account.findings);
@@ -128,10 +127,8 @@ fn column(batch: &RecordBatch, at: usize) -> Result<Vec<i64>> {
 /// That each record of the writer has, at its offset, the content that the log has there.
 async fn contents(log: &Arc<dyn Log>, lake: &Lake, contracts: &Contracts) -> Result<Vec<String>> {
     let contract = contracts.get(writer::TABLE).context("no such table")?;
-    let sql = format!(
-        "SELECT kafka_partition, kafka_offset, balance_after_fen FROM t WHERE src = '{}'",
-        writer::SOURCE
-    );
+    let sql =
+        format!("SELECT kafka_partition, kafka_offset, balance_after_fen FROM t WHERE src = '{}'", writer::SOURCE);
     let mut landed: BTreeMap<(i64, i64), i64> = BTreeMap::new();
     for batch in rows(lake, contract, &sql).await? {
         let [partitions, offsets, numbers] = [column(&batch, 0)?, column(&batch, 1)?, column(&batch, 2)?];
@@ -157,11 +154,8 @@ fn written(log: &Arc<dyn Log>, contract: &Contract) -> Result<BTreeMap<(i64, i64
     let topic = contract.topic();
     let extents = log.extents(&topic)?;
     let total: i64 = extents.iter().map(|extent| extent.high - extent.low).sum();
-    let position = |extent: &topic::Extent| Position {
-        topic: topic.clone(),
-        partition: extent.partition,
-        offset: extent.low,
-    };
+    let position =
+        |extent: &topic::Extent| Position { topic: topic.clone(), partition: extent.partition, offset: extent.low };
     let mut consumer = log.consumer(Subscription::Assign(extents.iter().map(position).collect()))?;
     let mut decoder = Decoder::new(contract)?;
     let (mut seen, deadline) = (0, Instant::now() + READ_MAX);
@@ -213,7 +207,8 @@ async fn ledger(lake: &Lake, contracts: &Contracts, places: &Places) -> Result<V
              topic_partition = {partition} AND row_count + letter_count <> next_offset - first_offset"
         );
         for (records, told) in numbers(lake, contract, &sql).await? {
-            findings.push(format!("{topic}/{partition}: the ledger tells of {told} rows and letters of {records} records"));
+            findings
+                .push(format!("{topic}/{partition}: the ledger tells of {told} rows and letters of {records} records"));
         }
     }
     Ok(findings)

@@ -64,16 +64,22 @@ impl fmt::Display for Blow {
     }
 }
 
-/// Draws and deals blows.
+/// Draws and deals blows: each kind once, in any order, then whatever the weights say.
 pub struct Storm {
     random: Random,
     lands: usize,
+    first: Vec<Blow>,
     pub dealt: BTreeMap<Blow, u64>,
 }
 
 impl Storm {
     pub fn new(seed: u64, lands: usize) -> Self {
-        Self { random: Random::new(seed, "storm", 0), lands, dealt: BTreeMap::new() }
+        Self {
+            random: Random::new(seed, "storm", 0),
+            lands,
+            first: WEIGHTS.map(|(blow, _)| blow).into(),
+            dealt: BTreeMap::new(),
+        }
     }
 
     pub fn count(&self) -> u64 {
@@ -115,6 +121,10 @@ impl Storm {
     }
 
     fn draw(&mut self) -> Blow {
+        if !self.first.is_empty() {
+            let at = self.random.index(self.first.len());
+            return self.first.swap_remove(at);
+        }
         let mut at = self.random.below(WEIGHTS.iter().map(|(_, weight)| weight).sum());
         for (blow, weight) in WEIGHTS {
             match at.checked_sub(weight) {

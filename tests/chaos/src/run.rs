@@ -54,7 +54,9 @@ impl Verdict {
         println!("{:>8}  poisoned records", self.poisoned);
         println!("{:>8}  faults in all", self.faults());
         let Account { records, rows, letters, lost, repeated, findings } = &self.account;
-        println!("{records} records in the log, {rows} rows and {letters} dead letters in the lake: {lost} lost, {repeated} repeated");
+        println!(
+            "{records} records in the log, {rows} rows and {letters} dead letters in the lake: {lost} lost, {repeated} repeated"
+        );
         findings.iter().for_each(|finding| println!("  {finding}"));
         println!("{}", if self.is_kept() { "The guarantee held." } else { "THE GUARANTEE IS BROKEN." });
     }

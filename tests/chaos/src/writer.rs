@@ -69,9 +69,8 @@ impl Writer {
     }
 
     fn messages(&self, first: u64, random: &mut Random) -> Result<(Vec<Message>, u64)> {
-        let poisons: Vec<Option<u64>> = (0..RECORDS_OF_BATCH)
-            .map(|_| random.chance(self.poison_per_mille).then(|| random.below(4)))
-            .collect();
+        let poisons: Vec<Option<u64>> =
+            (0..RECORDS_OF_BATCH).map(|_| random.chance(self.poison_per_mille).then(|| random.below(4))).collect();
         let batch = self.batch(first, &poisons)?;
         let encoder = Encoder::new(self.contract.clone());
         let (keys, values) = (encoder.keys(&batch)?, encoder.values(&batch)?);
@@ -108,7 +107,9 @@ impl Writer {
                         .collect::<StringArray>(),
                 ),
                 "merchant_kind" => text(&|_| "canteen".to_string()),
-                "balance_after_fen" => Arc::new(numbers.iter().map(|&number| Some(number as i64)).collect::<Int64Array>()),
+                "balance_after_fen" => {
+                    Arc::new(numbers.iter().map(|&number| Some(number as i64)).collect::<Int64Array>())
+                }
                 "op" => text(&|_| "U".to_string()),
                 "src" => text(&|_| SOURCE.to_string()),
                 "raw_hash" => text(&|number| format!("{number:032x}")),
