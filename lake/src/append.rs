@@ -30,6 +30,9 @@ use crate::table::{Table, transaction, transaction_id};
 /// fits the memory of a lane.
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
+/// Bytes of a file where there is a choice: large enough to scan, small enough to skip.
+pub(crate) const FILE_BYTES_TARGET: u64 = 128 << 20;
+
 /// How far a commit moves one partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -122,7 +125,7 @@ impl Appender {
         let rows = batch.num_rows();
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.new_writer()?,
+            None => writer(&self.table, &self.schema)?,
         };
         writer.write(batch).await.map_err(failed)?;
         self.writer = Some(writer);
@@ -188,7 +191,7 @@ impl Appender {
     async fn send(&mut self, adds: Vec<Add>, landing: &Landing) -> Result<(u64, DeltaTableState), DeltaTableError> {
         let snapshot = self.table.delta.snapshot()?;
         let mut actions: Vec<Action> = adds.into_iter().map(Action::Add).collect();
-        if self.is_wider() && !actions.is_empty() {
+        if !actions.is_empty() && self.table.differs(&self.schema) {
             let schema: StructType = self.schema.as_ref().try_into_kernel()?;
             actions.push(Action::Metadata(snapshot.metadata().clone().with_schema(&schema)?));
         }
@@ -208,11 +211,6 @@ impl Appender {
             .build(Some(table), self.table.delta.log_store(), operation)
             .await?;
         Ok((finalized.version(), finalized.snapshot()))
-    }
-
-    /// Whether the rows have columns that the table lacks so far.
-    fn is_wider(&self) -> bool {
-        self.schema.fields().len() > self.table.schema().fields().len()
     }
 
     /// That no commit of these versions, which are all by others, has moved a held partition.
@@ -245,20 +243,20 @@ impl Appender {
         let message = format!("another writer has moved {topic}/{partition} of {}", self.table.name());
         Error::new(ErrorKind::Fenced, message)
     }
+}
 
-    fn new_writer(&self) -> Result<RecordBatchWriter, Error> {
-        let failed = |error| Error::delta("write to", self.table.name(), error);
-        let writer = match self.is_wider() {
-            false => RecordBatchWriter::for_table(&self.table.delta),
-            true => {
-                let snapshot = self.table.delta.snapshot().map_err(failed)?;
-                let partition_columns = snapshot.metadata().partition_columns().to_vec();
-                let schema = Arc::clone(&self.schema);
-                RecordBatchWriter::try_new(self.table.delta.table_url(), schema, Some(partition_columns), None)
-            }
-        };
-        Ok(writer.map_err(failed)?.with_writer_properties(properties()))
-    }
+/// A writer of rows in `schema` to a table, which may lack some of the columns yet.
+pub(crate) fn writer(table: &Table, schema: &SchemaRef) -> Result<RecordBatchWriter, Error> {
+    let failed = |error| Error::delta("write to", table.name(), error);
+    let writer = match table.differs(schema) {
+        false => RecordBatchWriter::for_table(&table.delta),
+        true => {
+            let snapshot = table.delta.snapshot().map_err(failed)?;
+            let partition_columns = snapshot.metadata().partition_columns().to_vec();
+            RecordBatchWriter::try_new(table.delta.table_url(), Arc::clone(schema), Some(partition_columns), None)
+        }
+    };
+    Ok(writer.map_err(failed)?.with_writer_properties(properties()))
 }
 
 /// Columns that hardly repeat get no dictionary: building one and giving it up costs more than it saves.

@@ -2,13 +2,14 @@
 //!
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
 //! scans. `settings` says where the lake is, `table` opens and creates, `append` commits, `history` tells of past commits,
-//! `snapshot` reads.
+//! `rebuild` makes a table anew, `snapshot` reads.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
 pub mod append;
 pub mod error;
 pub mod history;
+pub mod rebuild;
 pub mod settings;
 pub mod snapshot;
 pub mod table;
@@ -18,6 +19,7 @@ mod tests;
 pub use append::{Appender, Commit, Progress};
 pub use error::{Error, ErrorKind};
 pub use history::{Entry, Landing, Move};
+pub use rebuild::Rebuild;
 pub use settings::Settings;
 pub use snapshot::Snapshot;
 pub use table::{Lake, Table};

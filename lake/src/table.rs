@@ -169,6 +169,14 @@ impl Table {
         self.schema.clone()
     }
 
+    /// Whether `schema` has other columns, or the same in other types.
+    pub(crate) fn differs(&self, schema: &SchemaRef) -> bool {
+        let is_stored = |field: &Arc<arrow::datatypes::Field>| {
+            self.schema.field_with_name(field.name()).is_ok_and(|stored| stored.data_type() == field.data_type())
+        };
+        schema.fields().len() != self.schema.fields().len() || !schema.fields().iter().all(is_stored)
+    }
+
     /// The version of this snapshot.
     pub fn version(&self) -> u64 {
         self.delta.version().unwrap_or_default()

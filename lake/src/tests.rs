@@ -187,3 +187,30 @@ async fn a_table_of_another_shape_is_refused() {
     assert_eq!(error.kind, ErrorKind::Schema);
     assert!(error.to_string().contains(&course.fields[1].name), "{error}");
 }
+
+#[tokio::test]
+async fn a_rebuild_switches_over_and_keeps_what_came_meanwhile() {
+    for name in ["academic.course", "access_control.access_event"] {
+        let (old, (_folder, lake)) = (contract(name), lake());
+        let mut appender = appender(&lake, &old, &[0]).await;
+        appender.write(rows(&old, 0, 6)).await.expect("writes");
+        appender.commit(&progress(0, 6)).await.expect("commits");
+
+        let mut wider = (*old).clone();
+        wider.fields.iter_mut().for_each(|field| {
+            if field.field_type == schemas::FieldType::Int {
+                field.field_type = schemas::FieldType::BigInt;
+            }
+        });
+        let table = lake.find(&wider).await.expect("looks").expect("is there");
+        let mut rebuild = crate::Rebuild::new(table, wider.lake_schema()).expect("begins");
+        rebuild.write(rows(&wider, 0, 4)).await.expect("writes");
+        appender.write(rows(&old, 10, 2)).await.expect("landing goes on");
+        appender.commit(&progress(0, 12)).await.expect("commits");
+        assert_eq!(count(&lake, &old).await, 8, "nothing shows before the switch");
+        let (_, written) = rebuild.finish().await.expect("switches over");
+        assert_eq!((written, count(&lake, &wider).await), (4, 6));
+        let table = lake.table(&wider).await.expect("has the new columns");
+        assert_eq!(table.next_offset("quad", "topic", 0).await.expect("reads"), Some(12));
+    }
+}
