@@ -3,14 +3,20 @@
 //! Arguments enter; the lake's positions change, or an answer is printed.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
+use ingest::land::rebuild::Rebuilt;
 use ingest::land::reset;
 use lake::Lake;
 
 use crate::serve::{self, Parts};
 use crate::settings::Settings;
+
+/// How often long work says how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(2);
 
 /// `quad land`.
 #[derive(Args)]
@@ -18,6 +24,12 @@ use crate::settings::Settings;
 pub struct LandArgs {
     #[command(flatten)]
     service: serve::Service,
+    /// Read a table's whole topic again, under the present contract, and switch over to the result in one commit.
+    ///
+    /// Questions see the table as it was until then, and a landing process goes on beside it. Rows that the topic no longer
+    /// holds are carried over. This is the way to a wider type of a column, or to rows that a mended contract now accepts.
+    #[arg(long, value_name = "TABLE", conflicts_with = "check")]
+    rebuild: Option<String>,
     #[command(subcommand)]
     command: Option<LandCommand>,
 }
@@ -44,9 +56,32 @@ enum LandCommand {
 /// Whatever stopped it.
 pub async fn run(settings: Settings, args: LandArgs) -> Result<ExitCode> {
     match args.command {
-        None => serve::run(settings, Parts::LAND, args.service.check).await,
+        None => match args.rebuild {
+            Some(table) => rebuild(&settings, &table).await,
+            None => serve::run(settings, Parts::LAND, args.service.check).await,
+        },
         Some(LandCommand::Reset { partition, to }) => reset(&settings, &partition, &to).await,
     }
+}
+
+async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
+    let contracts = Arc::new(settings.contracts()?);
+    let contract = contracts.get(table).cloned();
+    let contract = contract.with_context(|| format!("no contract `{table}`; see `quad tables`"))?;
+    let land = serve::prepare_land(settings, contracts).await?;
+    let mut told = Instant::now();
+    let tell = |read: u64, total: u64| {
+        if told.elapsed() >= TELL_EVERY {
+            told = Instant::now();
+            eprintln!("{table}: {read} of {total} records");
+        }
+    };
+    let Rebuilt { version, rows, carried, bad, letters } = ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
+    println!(
+        "{table} is rebuilt as version {version}: {rows} rows from the topic, {carried} carried over, {bad} bad records, \
+         {letters} of them new dead letters"
+    );
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn reset(settings: &Settings, partition: &str, to: &str) -> Result<ExitCode> {

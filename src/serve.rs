@@ -84,6 +84,15 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// Landing, opened and not running: for what is done to it by hand.
+///
+/// # Errors
+/// The log or the lake cannot be opened.
+pub async fn prepare_land(settings: &Settings, contracts: Arc<Contracts>) -> Result<Arc<Land>> {
+    let started = Started::prepare(settings, Parts::LAND, contracts, None).await;
+    started?.land.context("landing was asked for")
+}
+
 /// The parts of a process, checked and opened; none of them runs yet.
 struct Started {
     extract: Option<Arc<Extract>>,

@@ -1,8 +1,9 @@
 //! Land: topic → lake, each record exactly once.
 //!
 //! Records enter, commits leave. `poll` reads the log on a thread of its own and decodes; `lanes` is its way to the
-//! tables' lanes; a `lane` checks rows, writes Parquet and commits rows and offsets together; `rows` gives rows their
-//! place and day. `letters` and `ledger` are tables that landing itself writes, as `own` tables.
+//! tables' lanes; a `lane` has records checked by its `sieve`, writes Parquet and commits rows and offsets together;
+//! `rows` gives rows their place and day. `letters` and `ledger` are tables that landing itself writes, as `own` tables.
+//! `reset` and `rebuild` are what a person has done to a partition or a table.
 //!
 //! The lake alone says where to start: every partition that is taken over, and every start again after a failure, reads
 //! the positions from the tables and seeks there. The consumer group's offsets are a hint to monitors, never read.
@@ -13,8 +14,10 @@ pub mod ledger;
 pub mod letters;
 pub mod own;
 pub mod poll;
+pub mod rebuild;
 pub mod reset;
 pub mod rows;
+pub mod sieve;
 pub mod totals;
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! One table's lane: chunks in, commits out.
 //!
-//! Decoded rows enter and are checked once more, since anyone may write to a topic; good rows go to Parquet, bad ones
-//! and undecodable records become letters. A commit carries the rows and the offsets they came from. Letters are
+//! Decoded rows enter; the good ones go to Parquet, bad ones and undecodable records become letters. A commit carries the rows and the offsets they came from. Letters are
 //! committed before it, under the same positions in their own table, so that a crash between the two repeats neither.
 
 use std::collections::BTreeMap;
@@ -9,23 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int32Array, RecordBatch};
-use arrow::compute::{concat, concat_batches, filter_record_batch};
-use arrow::datatypes::{Int32Type, Int64Type};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use lake::{Appender, Progress};
-use schemas::{BadRecord, Checker, Contract, Violation};
+use schemas::Contract;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::Land;
 use super::ledger::Ledger;
 use super::letters::LetterBox;
 use super::poll::Chunk;
-use super::{Land, rows};
+use super::sieve::{self, Sieve};
 use crate::error::Error;
-use crate::letter::{Letter, Place, Stage};
+use crate::letter::Letter;
 
 /// A stream of nothing but bad records commits at least this often.
 const LETTERS_WAITING_MAX: usize = 10_000;
@@ -52,7 +47,7 @@ pub struct Lane {
     shared: Shared,
     contract: Arc<Contract>,
     topic: String,
-    checker: Checker,
+    sieve: Sieve,
     appender: Appender,
     waiting: Waiting,
 }
@@ -80,7 +75,7 @@ impl Lane {
         let table = shared.land.lake.table(&contract).await?;
         Ok(Self {
             topic: contract.topic(),
-            checker: Checker::new(&contract)?,
+            sieve: Sieve::new(contract.clone(), shared.land.timezone)?,
             appender: Appender::new(table, contract.lake_schema(), &shared.land.settings.id),
             shared,
             contract,
@@ -144,83 +139,19 @@ impl Lane {
         for (partition, next_offset) in chunk.next_offsets {
             self.waiting.partitions.entry(partition).or_default().next_offset = next_offset;
         }
-        for bad in chunk.bad {
-            let letter = self.record_letter(bad);
-            self.set_letter_aside(letter);
+        let (rows, letters) = self.sieve.sift(&chunk.decoded, chunk.bad)?;
+        for letter in letters {
+            let place = letter.place.as_ref().expect("a letter of landing has a place");
+            self.waiting.partitions.entry(place.partition).or_default().letters += 1;
+            self.waiting.letters.push(letter);
         }
-        let Some(rows) = self.rows(&chunk.decoded)? else {
-            return Ok(());
-        };
-        let violations = self.checker.check(&rows)?;
-        let good = if violations.is_empty() { rows } else { self.set_aside(rows, &violations)? };
-        for partition in partitions(&good).values() {
-            self.waiting.partitions.entry(*partition).or_default().rows += 1;
-        }
-        if good.num_rows() > 0 {
-            self.appender.write(good).await?;
+        if let Some(rows) = rows {
+            for partition in sieve::partitions(&rows).values() {
+                self.waiting.partitions.entry(*partition).or_default().rows += 1;
+            }
+            self.appender.write(rows).await?;
         }
         Ok(())
-    }
-
-    fn set_letter_aside(&mut self, letter: Letter) {
-        let place = letter.place.as_ref().expect("a letter of landing has a place");
-        self.waiting.partitions.entry(place.partition).or_default().letters += 1;
-        self.waiting.letters.push(letter);
-    }
-
-    /// All decoded runs as one batch of lake rows.
-    fn rows(&self, decoded: &[schemas::Decoded]) -> Result<Option<RecordBatch>, Error> {
-        let Some(first) = decoded.first() else {
-            return Ok(None);
-        };
-        let failed = |error| Error::internal("join decoded rows", error);
-        let batch = concat_batches(&first.batch.schema(), decoded.iter().map(|part| &part.batch)).map_err(failed)?;
-        let partitions: Vec<&dyn Array> = decoded.iter().map(|part| &part.partitions as &dyn Array).collect();
-        let offsets: Vec<&dyn Array> = decoded.iter().map(|part| &part.offsets as &dyn Array).collect();
-        let partitions = concat(&partitions).map_err(failed)?.as_primitive::<Int32Type>().clone();
-        let offsets = concat(&offsets).map_err(failed)?.as_primitive::<Int64Type>().clone();
-        Ok(Some(rows::rows(&self.contract, &batch, partitions, offsets, self.shared.land.timezone)?))
-    }
-
-    /// Turns rows that break the contract into letters, and gives the others.
-    fn set_aside(&mut self, rows: RecordBatch, violations: &[Violation]) -> Result<RecordBatch, Error> {
-        let partitions = partitions(&rows);
-        let offsets =
-            rows.column_by_name("kafka_offset").expect("a lake row has its place").as_primitive::<Int64Type>();
-        let sources = rows.column_by_name("src").expect("a record has a source").as_string::<i32>();
-        let mut is_good = vec![true; rows.num_rows()];
-        for violation in violations {
-            is_good[violation.row] = false;
-            self.set_letter_aside(Letter {
-                stage: Stage::Land,
-                source: sources.value(violation.row).to_string(),
-                target: self.contract.name(),
-                place: Some(self.place(partitions.value(violation.row), offsets.value(violation.row))),
-                rule: violation.rule.clone(),
-                field: violation.field.clone(),
-                message: violation.message.clone(),
-                bytes: row_json(&rows, violation.row)?,
-            });
-        }
-        filter_record_batch(&rows, &BooleanArray::from(is_good))
-            .map_err(|error| Error::internal("set bad rows aside", error))
-    }
-
-    fn record_letter(&self, bad: BadRecord) -> Letter {
-        Letter {
-            stage: Stage::Land,
-            source: String::new(),
-            target: self.contract.name(),
-            place: Some(self.place(bad.partition, bad.offset)),
-            rule: bad.rule.to_string(),
-            field: String::new(),
-            message: bad.message,
-            bytes: STANDARD.encode(bad.bytes),
-        }
-    }
-
-    fn place(&self, partition: i32, offset: i64) -> Place {
-        Place { topic: self.topic.clone(), partition, offset }
     }
 
     async fn commit(&mut self) -> Result<(), Error> {
@@ -254,22 +185,4 @@ impl Lane {
         tracing::debug!(table, rows = commit.rows, dead_letters = letters.len(), version = commit.version, "committed");
         Ok(())
     }
-}
-
-fn partitions(rows: &RecordBatch) -> Int32Array {
-    rows.column_by_name("kafka_partition").expect("a lake row has its place").as_primitive::<Int32Type>().clone()
-}
-
-/// A lake row as JSON text.
-fn row_json(rows: &RecordBatch, row: usize) -> Result<String, Error> {
-    use arrow::util::display::{ArrayFormatter, FormatOptions};
-    let options = FormatOptions::default();
-    let mut object = serde_json::Map::new();
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()).filter(|(_, column)| column.is_valid(row))
-    {
-        let formatter = ArrayFormatter::try_new(column.as_ref(), &options);
-        let formatter = formatter.map_err(|error| Error::internal("write a row down", error))?;
-        object.insert(field.name().clone(), formatter.value(row).to_string().into());
-    }
-    Ok(serde_json::Value::Object(object).to_string())
 }

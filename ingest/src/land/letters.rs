@@ -64,6 +64,19 @@ impl LetterBox {
         Ok(())
     }
 
+    /// Commits letters that no position covers.
+    ///
+    /// # Errors
+    /// `Lake`, as [`lake::Appender::commit`].
+    pub async fn add(&mut self, letters: &[Letter]) -> Result<(), Error> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        self.own.appender.write(self.rows(letters)?).await?;
+        self.own.appender.commit(&[]).await?;
+        Ok(())
+    }
+
     /// Letters as rows of their table; a letter's place is that of its record.
     ///
     /// # Errors
