@@ -76,7 +76,8 @@ async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
             eprintln!("{table}: {read} of {total} records");
         }
     };
-    let Rebuilt { version, rows, carried, bad, letters } = ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
+    let Rebuilt { version, rows, carried, bad, letters } =
+        ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
     println!(
         "{table} is rebuilt as version {version}: {rows} rows from the topic, {carried} carried over, {bad} bad records, \
          {letters} of them new dead letters"

@@ -6,6 +6,7 @@
 mod client;
 mod doctor;
 mod land;
+mod reconcile;
 mod report;
 mod serve;
 mod settings;
@@ -45,6 +46,8 @@ enum Command {
     Profile(client::ProfileArgs),
     /// Tell how each source is.
     Sources(report::Format),
+    /// Hold the sources against the log and the lake, by day; exit code 1 when something is missing.
+    Reconcile(reconcile::ReconcileArgs),
     /// List the tables of the lake.
     Tables(report::Format),
     /// Check settings, contracts, connectors, log, lake and sources, and say what to do.
@@ -88,6 +91,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Sql(args) => client::sql(&settings, &args).await,
         Command::Profile(args) => client::profile(&settings, &args).await,
         Command::Sources(format) => report::sources(&settings, format),
+        Command::Reconcile(args) => reconcile::run(settings, args).await,
         Command::Tables(format) => report::tables(&settings, format).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),

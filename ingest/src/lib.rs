@@ -2,7 +2,8 @@
 //!
 //! Rows of source systems enter; records of the contracts leave to the topic, and from there to the lake.
 //! `connector` and `functions` are what a data engineer writes and writes with; `mapping` runs it; `refine`
-//! turns mapped rows into records and dead letters. `extract` pulls and receives, `land` commits.
+//! turns mapped rows into records and dead letters. `extract` pulls and receives, `land` commits; `reconcile` holds the two ends
+//! against each other.
 //!
 //! A source row is never lost and never stops another: it becomes a record or a dead letter.
 
@@ -13,6 +14,7 @@ pub mod functions;
 pub mod land;
 pub mod letter;
 pub mod mapping;
+pub mod reconcile;
 pub mod refine;
 pub mod settings;
 #[cfg(test)]

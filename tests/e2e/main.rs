@@ -8,4 +8,5 @@ mod chaos;
 mod commands;
 mod day;
 mod doors;
+mod reconcile;
 mod school;

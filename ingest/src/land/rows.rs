@@ -42,7 +42,7 @@ pub fn rows(
 }
 
 /// The day in `timezone` of each moment; a date is its own day.
-fn local_day(time: &ArrayRef, timezone: Tz) -> Date32Array {
+pub fn local_day(time: &ArrayRef, timezone: Tz) -> Date32Array {
     if time.data_type() == &DataType::Date32 {
         return time.as_primitive::<Date32Type>().clone();
     }

@@ -80,6 +80,15 @@ impl Database {
         }
     }
 
+    /// Does what nobody at the campus would: `sql`, in a transaction of its own.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn tamper(&self, sql: &str) -> Result<()> {
+        self.execute(sql)?;
+        self.commit()
+    }
+
     fn execute(&self, sql: &str) -> Result<()> {
         let cursor = self.connection.execute(sql, (), None);
         drop(cursor.with_context(|| format!("could not execute {}", sql.chars().take(200).collect::<String>()))?);
