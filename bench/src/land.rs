@@ -3,7 +3,8 @@
 //! A log (Kafka on this machine, or embedded) is filled once; then each stage runs over the whole of it, in turns:
 //! polling alone, polling and decoding, and landing as `quad land` does it, with checks, Parquet and commits.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ use crate::stats::Rates;
 const TABLE: &str = "logistics.card_txn";
 const PARTITIONS: i32 = 4;
 
+/// The loop is slow, and its rate hardly moves.
+const PEER_ROUNDS_MAX: usize = 2;
+
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
@@ -34,6 +38,9 @@ pub struct Args {
     records: usize,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Also run the Python loop of bench/peers, by this interpreter, on the same topic in the same run. Kafka only.
+    #[arg(long, value_name = "PYTHON", requires = "kafka")]
+    peer: Option<PathBuf>,
     /// Every how many-th record is bad; 0 for none.
     #[arg(long, default_value_t = 1000)]
     bad_every: usize,
@@ -45,7 +52,7 @@ pub struct Args {
 /// The log or the lake failed, or not everything landed.
 pub fn run(args: &Args) -> Result<()> {
     let all = Contracts::load(Path::new("schemas"))?;
-    let wanted = [TABLE, ingest::letter::CONTRACT].map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
+    let wanted = [TABLE, ingest::letter::CONTRACT, ingest::land::ledger::CONTRACT].map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
     let contracts: Arc<Contracts> = Arc::new(wanted.into_iter().flatten().collect());
     let folder = tempfile::tempdir()?;
     println!("{} records of {TABLE}, {} rounds, median (lowest to highest), ratio to poll", args.records, args.rounds);
@@ -62,6 +69,12 @@ pub fn run(args: &Args) -> Result<()> {
             bench.land(&contracts, &folder.path().join(format!("lake-{bad_every}-{round}")))
         })?;
         println!("{}", land.line("land (decode, check, Parquet, commit)", &poll));
+        if let (Some(python), 0) = (&args.peer, bad_every) {
+            let peer = Rates::measure(args.rounds.min(PEER_ROUNDS_MAX), args.records, || {
+                bench.peer(python, args.kafka.as_deref().unwrap_or_default(), &folder.path().join("peer"))
+            })?;
+            println!("{}", peer.line("the Python loop (rows only)", &poll));
+        }
         if bad_every == 0 && args.bad_every == 0 {
             break;
         }
@@ -132,7 +145,7 @@ impl Bench {
 
     /// Lands everything into a fresh lake, with the settings of `quad land`.
     fn land(&self, contracts: &Contracts, path: &Path) -> Result<Duration> {
-        let letters = contracts.get(ingest::letter::CONTRACT).context("no letters")?.as_ref().clone();
+        let own = contracts.iter().filter(|contract| contract.name() != TABLE).map(|contract| contract.as_ref().clone());
         let land = Arc::new(Land {
             settings: LandSettings {
                 id: "bench".into(),
@@ -144,7 +157,7 @@ impl Bench {
                 retry_ms_min: 100,
                 retry_ms_max: 1_000,
             },
-            contracts: Arc::new([self.contract.as_ref().clone(), letters].into_iter().collect()),
+            contracts: Arc::new(own.chain([self.contract.as_ref().clone()]).collect()),
             timezone: chrono_tz::Tz::Asia__Shanghai,
             lake: Lake::open(&lake::Settings { path: path.to_string_lossy().into_owned() })?,
             log: self.log.clone(),
@@ -170,6 +183,23 @@ impl Bench {
         })?;
         std::fs::remove_dir_all(path)?;
         Ok(took)
+    }
+}
+
+impl Bench {
+    /// Lands the topic by the Python loop.
+    fn peer(&self, python: &Path, brokers: &str, folder: &Path) -> Result<Duration> {
+        std::fs::create_dir_all(folder)?;
+        let (schema, table) = (folder.join("schema.avsc"), folder.join("table"));
+        std::fs::write(&schema, self.contract.avro_json())?;
+        let output = Command::new(python)
+            .args(["bench/peers/land.py", brokers, &self.contract.topic(), &self.records.to_string()])
+            .args([&schema, &table])
+            .output()
+            .with_context(|| format!("could not run {}", python.display()))?;
+        ensure!(output.status.success(), "the peer failed: {}", String::from_utf8_lossy(&output.stderr));
+        std::fs::remove_dir_all(folder)?;
+        Ok(Duration::from_secs_f64(String::from_utf8_lossy(&output.stdout).trim().parse()?))
     }
 }
 
