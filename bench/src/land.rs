@@ -145,7 +145,7 @@ impl Bench {
             },
             contracts: Arc::new([self.contract.as_ref().clone(), letters].into_iter().collect()),
             timezone: chrono_tz::Tz::Asia__Shanghai,
-            lake: Lake::open(&lake::Settings { path: path.to_string_lossy().into_owned() })?,
+            lake: Lake::open(&lake::Settings::at(path.to_string_lossy()))?,
             log: self.log.clone(),
             partitions: PARTITIONS,
             totals: Arc::new(Totals::default()),
