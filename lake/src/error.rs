@@ -6,7 +6,8 @@ use deltalake::kernel::transaction::{CommitConflictError, TransactionError};
 /// What the caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Another writer with the same landing id has committed: this one is a zombie and must stop.
+    /// Another writer with the same landing id has committed: this one is a zombie and must stop. Another upkeep of this
+    /// table has: leave it to that one.
     Fenced,
     /// The store did not answer or refused: try again.
     Store,

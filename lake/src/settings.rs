@@ -48,7 +48,7 @@ impl Settings {
 }
 
 /// A sort needs this much to make progress beside its spill files.
-const COMPACT_MEMORY_BYTES_MIN: usize = 64 * 1024 * 1024;
+const COMPACT_MEMORY_BYTES_MIN: usize = 32 * 1024 * 1024;
 
 /// `[lake.s3]` in the settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
@@ -97,7 +97,7 @@ impl Default for UpkeepSettings {
             interval_s: 600,
             target_file_bytes: 128 * 1024 * 1024,
             compact_files_min: 8,
-            compact_memory_bytes: 256 * 1024 * 1024,
+            compact_memory_bytes: 64 * 1024 * 1024,
             checkpoint_commits: 100,
             log_retention_h: 24,
             file_retention_h: 24,

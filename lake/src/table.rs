@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::{StructType, Transaction};
 use deltalake::protocol::SaveMode;
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty};
 use object_store::ObjectStore;
 use schemas::Contract;
 use url::Url;
@@ -144,6 +144,8 @@ impl Lake {
             .with_comment(&contract.title)
             .with_columns(schema.fields().cloned())
             .with_partition_columns(partition.iter().copied())
+            // Upkeep cleans the log. deltalake would list all of it after every commit to see whether something is old.
+            .with_configuration_property(TableProperty::EnableExpiredLogCleanup, Some("false"))
             .with_save_mode(SaveMode::Ignore)
             .await;
         match created {

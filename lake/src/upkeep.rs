@@ -29,7 +29,7 @@ use crate::settings::UpkeepSettings;
 use crate::table::{Lake, Table};
 
 pub use clean::{Checkpointed, Vacuumed};
-pub use compact::Compacted;
+pub use compact::{Compacted, Scope};
 pub use expire::Expired;
 pub use stats::Stats;
 
@@ -105,7 +105,7 @@ impl Upkeep {
         let Some(mut table) = self.lake.find(contract).await? else { return Ok(Report::default()) };
         let settings = &self.settings;
         let expired = table.expire(contract, settings, now_ms, false).await?;
-        let compacted = table.compact(contract, settings, settings.compact_files_min, now_ms, |_| ()).await?;
+        let compacted = table.compact(contract, settings, Scope::Due, now_ms, |_| ()).await?;
         let checkpointed = table.checkpoint(settings, now_ms).await?;
         let name = contract.name();
         let is_due = self.vacuumed_at_ms.get(&name).is_none_or(|at| now_ms - at >= VACUUM_EVERY_MS);

@@ -43,6 +43,32 @@ pub struct Compacted {
     pub bytes_after: u64,
 }
 
+/// Which files are worth rewriting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// At least `compact_files_min` of about one size, so that a byte is rewritten a few times only: for the background.
+    Due,
+    /// Any two that fit together: by hand, now and then.
+    All,
+}
+
+impl Scope {
+    /// The least files that become one, and how many times what joined before a file may weigh.
+    fn limits(self, settings: &UpkeepSettings) -> (usize, u64) {
+        match self {
+            Self::Due => (settings.compact_files_min, 2),
+            Self::All => (2, u64::MAX),
+        }
+    }
+}
+
+/// A file that may join others.
+struct Small {
+    bytes: u64,
+    rows: Option<u64>,
+    remove: Remove,
+}
+
 /// Files of one partition that become one.
 pub(super) struct Bin {
     files: Vec<Remove>,
@@ -52,8 +78,7 @@ pub(super) struct Bin {
 }
 
 impl Table {
-    /// Compacts every partition with at least `files_min` files that fit together; `progress` is called after each bin
-    /// with what has been done so far.
+    /// Compacts every partition as far as `scope` says; `progress` is called after each bin with what has been done so far.
     ///
     /// # Errors
     /// `Fenced` when another upkeep has rewritten this table meanwhile, `Store` when a file cannot be read or written.
@@ -61,7 +86,7 @@ impl Table {
         &mut self,
         contract: &Contract,
         settings: &UpkeepSettings,
-        files_min: usize,
+        scope: Scope,
         now_ms: i64,
         mut progress: impl FnMut(Compacted),
     ) -> Result<Compacted, Error> {
@@ -69,7 +94,7 @@ impl Table {
         // Planned anew for each bin: the version that is read is the one that is committed against.
         loop {
             self.refresh().await?;
-            let Some(bin) = self.bins(settings.target_file_bytes, files_min)?.into_iter().next() else {
+            let Some(bin) = self.bins(settings, scope)?.into_iter().next() else {
                 return Ok(done);
             };
             let added = self.rewrite(contract, settings, &bin).await?;
@@ -87,8 +112,8 @@ impl Table {
     ///
     /// # Errors
     /// `Store` when the log cannot be read.
-    pub fn compactable(&self, settings: &UpkeepSettings, files_min: usize) -> Result<Compacted, Error> {
-        let bins = self.bins(settings.target_file_bytes, files_min)?;
+    pub fn compactable(&self, settings: &UpkeepSettings, scope: Scope) -> Result<Compacted, Error> {
+        let bins = self.bins(settings, scope)?;
         let (files, bytes) =
             bins.iter().fold((0, 0), |(files, bytes), bin| (files + bin.files.len(), bytes + bin.bytes));
         Ok(Compacted {
@@ -113,27 +138,29 @@ impl Table {
         self.commit_upkeep(actions.collect(), operation, now_ms).await
     }
 
-    pub(super) fn bins(&self, target_bytes: u64, files_min: usize) -> Result<Vec<Bin>, Error> {
+    pub(super) fn bins(&self, settings: &UpkeepSettings, scope: Scope) -> Result<Vec<Bin>, Error> {
         let failed = |error| Error::delta("list the files of", &self.name, error);
-        let mut partitions: BTreeMap<Vec<Option<String>>, Vec<(u64, Remove, Option<u64>)>> = BTreeMap::new();
+        let (target_bytes, (files_min, weight_max)) = (settings.target_file_bytes, scope.limits(settings));
+        let mut partitions: BTreeMap<Vec<Option<String>>, Vec<Small>> = BTreeMap::new();
         for file in self.delta.snapshot().map_err(failed)?.log_data().iter() {
-            let size = file.size().max(0) as u64;
-            if size < target_bytes {
+            let bytes = file.size().max(0) as u64;
+            if bytes < target_bytes {
                 let partition = file.partition_values_map().into_values().collect();
                 let rows = file.num_records().map(|rows| rows as u64);
-                partitions.entry(partition).or_default().push((size, file.remove_action(false), rows));
+                let small = Small { bytes, rows, remove: file.remove_action(false) };
+                partitions.entry(partition).or_default().push(small);
             }
         }
         let mut bins = Vec::new();
         for mut files in partitions.into_values() {
-            files.sort_by(|(size, file, _), (other_size, other, _)| (size, &file.path).cmp(&(other_size, &other.path)));
-            let sizes: Vec<u64> = files.iter().map(|(size, ..)| *size).collect();
-            for range in ranges(&sizes, target_bytes, files_min) {
+            files.sort_by(|one, other| (one.bytes, &one.remove.path).cmp(&(other.bytes, &other.remove.path)));
+            let sizes: Vec<u64> = files.iter().map(|file| file.bytes).collect();
+            for range in ranges(&sizes, target_bytes, files_min, weight_max) {
                 let files = &files[range];
                 bins.push(Bin {
-                    bytes: files.iter().map(|(size, ..)| size).sum(),
-                    rows: files.iter().map(|(.., rows)| *rows).sum(),
-                    files: files.iter().map(|(_, remove, _)| remove.clone()).collect(),
+                    bytes: files.iter().map(|file| file.bytes).sum(),
+                    rows: files.iter().map(|file| file.rows).sum(),
+                    files: files.iter().map(|file| file.remove.clone()).collect(),
                 });
             }
         }
@@ -194,14 +221,14 @@ fn order(contract: &Contract) -> Vec<SortExpr> {
 
 /// Which of `sizes`, in ascending order, become one file each: runs of at least `files_min` that fit into `target`.
 ///
-/// A file joins only files that together weigh at least half of it, so that a byte is rewritten a logarithmic number of
-/// times on its way into a large file, however small the commits are.
-fn ranges(sizes: &[u64], target: u64, files_min: usize) -> Vec<Range<usize>> {
+/// A file of more than `weight_max` times what joined before it does not join: so a byte is rewritten a logarithmic number
+/// of times on its way into a large file, however small the commits are.
+fn ranges(sizes: &[u64], target: u64, files_min: usize, weight_max: u64) -> Vec<Range<usize>> {
     let (mut found, mut start) = (Vec::new(), 0);
     while start < sizes.len() {
-        let (mut end, mut total) = (start, 0);
+        let (mut end, mut total) = (start, 0_u64);
         while end < sizes.len() && end - start < FILES_IN_BIN_MAX {
-            let joins = end == start || sizes[end] <= 2 * total;
+            let joins = end == start || sizes[end] <= total.saturating_mul(weight_max);
             if !joins || total + sizes[end] > target {
                 break;
             }
@@ -225,14 +252,16 @@ mod tests {
     #[test]
     fn files_join_what_is_about_their_size() {
         // Eight of a size become one; seven wait.
-        assert_eq!(ranges(&[10; 8], 100, 8), vec![0..8]);
-        assert!(ranges(&[10; 7], 100, 8).is_empty());
+        assert_eq!(ranges(&[10; 8], 100, 8, 2), vec![0..8]);
+        assert!(ranges(&[10; 7], 100, 8, 2).is_empty());
         // More than fit become several.
-        assert_eq!(ranges(&[10; 25], 100, 8), vec![0..10, 10..20]);
+        assert_eq!(ranges(&[10; 25], 100, 8, 2), vec![0..10, 10..20]);
         // A large file is not rewritten for the sake of a few small ones, and does not keep them from each other.
-        assert_eq!(ranges(&[1, 1, 1, 1, 50], 100, 4), vec![0..4]);
-        assert_eq!(ranges(&[1, 40, 40], 100, 2), vec![1..3]);
-        assert!(ranges(&[], 100, 2).is_empty());
+        assert_eq!(ranges(&[1, 1, 1, 1, 50], 100, 4, 2), vec![0..4]);
+        assert_eq!(ranges(&[1, 40, 40], 100, 2, 2), vec![1..3]);
+        assert!(ranges(&[], 100, 2, 2).is_empty());
+        // By hand, whatever fits.
+        assert_eq!(ranges(&[1, 40, 41, 90], 100, 2, u64::MAX), vec![0..3]);
     }
 
     #[test]
@@ -242,7 +271,7 @@ mod tests {
         for _ in 0..commits {
             files.push(1);
             files.sort_unstable();
-            while let Some(range) = ranges(&files, 20_000, 8).into_iter().next() {
+            while let Some(range) = ranges(&files, 20_000, 8, 2).into_iter().next() {
                 let total: u64 = files.drain(range).sum();
                 rewritten += total;
                 files.push(total);

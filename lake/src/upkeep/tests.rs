@@ -2,7 +2,7 @@
 
 use object_store::ObjectStoreExt;
 
-use super::{HOUR_MS, Upkeep, now_ms};
+use super::{HOUR_MS, Scope, Upkeep, now_ms};
 use crate::settings::UpkeepSettings;
 use crate::tests::{Place, contract, count, progress, rows};
 use crate::{Appender, ErrorKind, Lake};
@@ -41,7 +41,7 @@ async fn compaction_keeps_rows_and_positions() {
         assert_eq!((before.files, before.rows, before.partitions), (9 * partitions, 90, partitions));
 
         let mut steps = 0;
-        let done = table.compact(&contract, &settings, 8, now_ms(), |_| steps += 1).await.expect("compacts");
+        let done = table.compact(&contract, &settings, Scope::Due, now_ms(), |_| steps += 1).await.expect("compacts");
         assert_eq!(
             (done.bins, steps, done.files_before, done.files_after),
             (partitions, partitions, before.files, partitions)
@@ -51,7 +51,7 @@ async fn compaction_keeps_rows_and_positions() {
         assert_eq!(after.unreferenced_files, before.files, "kept for readers of older versions");
         assert_eq!((count(lake, &contract).await, position(lake, &contract, 0).await), (90, Some(9)));
 
-        let again = table.compact(&contract, &settings, 8, now_ms(), |_| ()).await.expect("has nothing to do");
+        let again = table.compact(&contract, &settings, Scope::Due, now_ms(), |_| ()).await.expect("has nothing to do");
         assert_eq!(again.bins, 0);
         land(lake, &contract, 1).await;
     }
@@ -70,7 +70,7 @@ async fn a_compacted_file_is_in_the_order_of_the_key() {
         let columns = batches.iter().map(|batch| batch.column(0).as_any().downcast_ref::<arrow::array::Int64Array>());
         columns.flat_map(|column| column.expect("offsets").values().to_vec()).collect::<Vec<i64>>()
     };
-    table.compact(&contract, &UpkeepSettings::default(), 2, now_ms(), |_| ()).await.expect("compacts");
+    table.compact(&contract, &UpkeepSettings::default(), Scope::All, now_ms(), |_| ()).await.expect("compacts");
     let found = offsets(&table).await;
     assert!(found.len() == 80 && found.is_sorted(), "{found:?}");
 }
@@ -82,9 +82,9 @@ async fn two_compactions_of_the_same_files_do_not_double_rows() {
         land(lake, &contract, 8).await;
         let (mut left, mut right) =
             (lake.table(&contract).await.expect("opens"), lake.table(&contract).await.expect("opens"));
-        let bin = right.bins(settings.target_file_bytes, 2).expect("plans").remove(0);
+        let bin = right.bins(&settings, Scope::All).expect("plans").remove(0);
         let added = right.rewrite(&contract, &settings, &bin).await.expect("writes");
-        left.compact(&contract, &settings, 2, now_ms(), |_| ()).await.expect("the first commits");
+        left.compact(&contract, &settings, Scope::All, now_ms(), |_| ()).await.expect("the first commits");
         let error =
             right.replace(bin, added, settings.target_file_bytes, now_ms()).await.expect_err("the second may not");
         assert_eq!(error.kind, ErrorKind::Fenced);
@@ -105,11 +105,14 @@ async fn landing_goes_on_while_files_are_compacted() {
             }
             position(&landing_lake, &landing, 0).await
         });
-        let (mut bins, settings) = (0, UpkeepSettings::default());
+        let (mut bins, settings) = (0, UpkeepSettings { compact_files_min: 3, ..UpkeepSettings::default() });
         let mut table = lake.table(&contract).await.expect("opens");
         while !landing.is_finished() {
-            bins +=
-                table.compact(&contract, &settings, 3, now_ms(), |_| ()).await.expect("compacts beside appends").bins;
+            bins += table
+                .compact(&contract, &settings, Scope::Due, now_ms(), |_| ())
+                .await
+                .expect("compacts beside appends")
+                .bins;
         }
         assert_eq!(landing.await.expect("lands"), Some(40));
         assert!(bins > 1, "nothing was compacted meanwhile");
@@ -154,7 +157,7 @@ async fn unneeded_files_go_when_they_are_old_and_no_sooner() {
         let reader = lake.table(&contract).await.expect("opens");
         let mut table = lake.table(&contract).await.expect("opens");
         let files = table.stats().await.expect("counts");
-        table.compact(&contract, &settings, 2, now_ms(), |_| ()).await.expect("compacts");
+        table.compact(&contract, &settings, Scope::All, now_ms(), |_| ()).await.expect("compacts");
         let unneeded = table.stats().await.expect("counts").unreferenced_files;
         assert_eq!(unneeded, files.files + files.unreferenced_files);
         assert!(files.unreferenced_files > 0);
