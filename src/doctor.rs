@@ -93,6 +93,7 @@ async fn log(settings: &Settings) -> Result<String, String> {
 
 async fn lake(settings: &Settings) -> Result<String, String> {
     let lake = Lake::open(&settings.lake).map_err(|error| error.to_string())?;
+    lake.reach().await.map_err(|error| error.to_string())?;
     let contracts = settings.contracts().map_err(|error| error.to_string())?;
     let mut landed = 0;
     for contract in contracts.iter() {

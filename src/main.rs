@@ -5,6 +5,7 @@
 
 mod client;
 mod doctor;
+mod lake;
 mod land;
 mod reconcile;
 mod report;
@@ -50,6 +51,9 @@ enum Command {
     Reconcile(reconcile::ReconcileArgs),
     /// List the tables of the lake.
     Tables(report::Format),
+    /// Keep the lake in order by hand, and see how its tables are.
+    #[command(subcommand)]
+    Lake(lake::LakeCommand),
     /// Check settings, contracts, connectors, log, lake and sources, and say what to do.
     Doctor(report::Format),
     /// Make an access token, and the settings that accept it.
@@ -93,6 +97,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Sources(format) => report::sources(&settings, format),
         Command::Reconcile(args) => reconcile::run(settings, args).await,
         Command::Tables(format) => report::tables(&settings, format).await,
+        Command::Lake(command) => lake::run(&settings, &command).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
     }
@@ -108,7 +113,7 @@ fn is_settings(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<ingest::Error>().is_some_and(|error| error.kind == ingest::ErrorKind::Settings)
             || cause.downcast_ref::<query::Error>().is_some_and(|error| error.kind == query::ErrorKind::Settings)
-            || cause.downcast_ref::<lake::Error>().is_some_and(|error| error.kind == lake::ErrorKind::Settings)
+            || cause.downcast_ref::<::lake::Error>().is_some_and(|error| error.kind == ::lake::ErrorKind::Settings)
             || cause.downcast_ref::<topic::Error>().is_some_and(|error| error.kind == topic::ErrorKind::Settings)
             || cause.is::<schemas::Error>()
     })

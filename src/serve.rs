@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ingest::extract::run::Extract;
 use ingest::land::{Land, Totals};
-use lake::Lake;
+use lake::{Lake, Upkeep};
 use query::serve::Bound;
 use query::{Access, Source};
 use schemas::Contracts;
@@ -73,6 +73,13 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
         let stopped = stopped(shutdown.clone());
         running.spawn(async move { query.run(stopped).await.context("query stopped") });
     }
+    if let Some(upkeep) = started.upkeep {
+        let shutdown = shutdown.clone();
+        running.spawn(async move {
+            upkeep.run(shutdown).await;
+            Ok(())
+        });
+    }
     if let Some(land) = started.land {
         let shutdown = shutdown.clone();
         running.spawn(async move { land.run(shutdown).await.context("land stopped") });
@@ -97,6 +104,7 @@ pub async fn prepare_land(settings: &Settings, contracts: Arc<Contracts>) -> Res
 struct Started {
     extract: Option<Arc<Extract>>,
     land: Option<Arc<Land>>,
+    upkeep: Option<Upkeep>,
     query: Option<Bound>,
 }
 
@@ -107,8 +115,8 @@ impl Started {
         contracts: Arc<Contracts>,
         access: Option<Access>,
     ) -> Result<Self> {
-        let mut started = Self { extract: None, land: None, query: None };
-        let lake = Lake::open(&settings.lake)?;
+        let mut started = Self { extract: None, land: None, upkeep: None, query: None };
+        let lake = reached(settings).await?;
         let (timezone, partitions) = (settings.timezone, settings.topic.partitions);
         if parts.extract || parts.land {
             let topic = settings.topic.clone();
@@ -120,6 +128,8 @@ impl Started {
                 started.extract = Some(extract);
             }
             if parts.land {
+                let upkeep = settings.lake.upkeep.clone();
+                started.upkeep = upkeep.enabled.then(|| Upkeep::new(lake.clone(), &contracts, upkeep));
                 let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());
                 let totals = Arc::new(Totals::default());
                 started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals }));
@@ -130,6 +140,17 @@ impl Started {
         }
         Ok(started)
     }
+}
+
+/// The lake. What settings can mend stops a start; a store that does not answer is waited for by those who use it.
+async fn reached(settings: &Settings) -> Result<Lake> {
+    let lake = Lake::open(&settings.lake)?;
+    match lake.reach().await {
+        Err(error) if error.kind == lake::ErrorKind::Settings => return Err(error.into()),
+        Err(error) => tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "going on without the lake"),
+        Ok(()) => {}
+    }
+    Ok(lake)
 }
 
 /// Waits for an interrupt or the first part that ends, then for all of them.

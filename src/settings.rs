@@ -82,6 +82,7 @@ impl Settings {
     fn check(&self) -> Result<()> {
         self.topic.check()?;
         self.query.validate()?;
+        self.lake.check().map_err(anyhow::Error::msg)?;
         let positive = [
             ("extract.batch_rows_max", self.extract.batch_rows_max),
             ("extract.text_bytes_max", self.extract.text_bytes_max),
@@ -147,6 +148,12 @@ mod tests {
     }
 
     #[test]
+    fn a_lake_has_the_same_defaults_everywhere() {
+        let settings = Settings::load(None, HashMap::new()).expect("valid");
+        assert_eq!(format!("{:?}", settings.lake), format!("{:?}", lake::Settings::at("data/lake")));
+    }
+
+    #[test]
     fn the_environment_overrides_the_file_overrides_the_defaults() {
         let file = "[land]\nid = \"file\"\nbatch_age_ms_max = 7\n[sources.gates]\nconnector = \"access_hikvision\"";
         let environment = [("QUAD_LAND__ID", "env"), ("QUAD_TOKEN", "ignored"), ("HOME", "/")];
@@ -186,6 +193,11 @@ mod tests {
             expect![[r#"invalid type: string "soon", expected an integer for key `land.batch_age_ms_max`"#]],
         );
         check("[land]\nid = \"a/b\"", &[], expect!["land.id must be a name without `/`"]);
+        check(
+            "[lake.upkeep]\nfile_retention_h = 0",
+            &[],
+            expect!["lake.upkeep.file_retention_h must be from 1 to 168"],
+        );
         check(
             "timezone = \"Mars/Base\"",
             &[],

@@ -52,7 +52,8 @@ pub struct Args {
 /// The log or the lake failed, or not everything landed.
 pub fn run(args: &Args) -> Result<()> {
     let all = Contracts::load(Path::new("schemas"))?;
-    let wanted = [TABLE, ingest::letter::CONTRACT, ingest::land::ledger::CONTRACT].map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
+    let wanted = [TABLE, ingest::letter::CONTRACT, ingest::land::ledger::CONTRACT]
+        .map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
     let contracts: Arc<Contracts> = Arc::new(wanted.into_iter().flatten().collect());
     let folder = tempfile::tempdir()?;
     println!("{} records of {TABLE}, {} rounds, median (lowest to highest), ratio to poll", args.records, args.rounds);
@@ -145,7 +146,8 @@ impl Bench {
 
     /// Lands everything into a fresh lake, with the settings of `quad land`.
     fn land(&self, contracts: &Contracts, path: &Path) -> Result<Duration> {
-        let own = contracts.iter().filter(|contract| contract.name() != TABLE).map(|contract| contract.as_ref().clone());
+        let own =
+            contracts.iter().filter(|contract| contract.name() != TABLE).map(|contract| contract.as_ref().clone());
         let land = Arc::new(Land {
             settings: LandSettings {
                 id: "bench".into(),
@@ -159,7 +161,7 @@ impl Bench {
             },
             contracts: Arc::new(own.chain([self.contract.as_ref().clone()]).collect()),
             timezone: chrono_tz::Tz::Asia__Shanghai,
-            lake: Lake::open(&lake::Settings { path: path.to_string_lossy().into_owned() })?,
+            lake: Lake::open(&lake::Settings::at(path.to_string_lossy()))?,
             log: self.log.clone(),
             partitions: PARTITIONS,
             totals: Arc::new(Totals::default()),

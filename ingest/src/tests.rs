@@ -144,7 +144,7 @@ impl Shop {
             settings,
             contracts: contracts.clone(),
             timezone: Tz::Asia__Shanghai,
-            lake: Lake::open(&lake::Settings { path }).expect("opens"),
+            lake: Lake::open(&lake::Settings::at(path)).expect("opens"),
             log: self.log.clone(),
             partitions: 2,
             totals: Arc::new(Totals::default()),
@@ -193,7 +193,7 @@ impl Shop {
 
     async fn rows(&self, query: &str) -> String {
         let path = self.path("lake").to_string_lossy().into_owned();
-        let lake = Lake::open(&lake::Settings { path }).expect("opens");
+        let lake = Lake::open(&lake::Settings::at(path)).expect("opens");
         let context = SessionContext::new();
         for (name, table) in [("leave", "student_affairs.leave_request"), ("letter", crate::letter::CONTRACT)] {
             let contract = self.contracts.get(table).expect("a contract");

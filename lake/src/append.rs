@@ -5,7 +5,8 @@
 //! A commit that fails leaves the table as it was. What never happens: a commit for a partition that another writer has
 //! moved since it was taken over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -15,9 +16,10 @@ use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake::kernel::{Action, Add, MetadataExt, StructType};
+use deltalake::operations::get_num_idx_cols_and_stats_columns;
+use deltalake::operations::write::writer::{DeltaWriter, WriterConfig};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
-use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
@@ -30,8 +32,11 @@ use crate::table::{Table, transaction, transaction_id};
 /// fits the memory of a lane.
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
+/// Rows that are encoded at a time.
+const WRITE_ROWS: usize = 8 * 1024;
+
 /// Bytes of a file where there is a choice: large enough to scan, small enough to skip.
-pub(crate) const FILE_BYTES_TARGET: u64 = 128 << 20;
+pub(crate) const FILE_BYTES_TARGET: NonZeroU64 = NonZeroU64::new(128 << 20).expect("not 0");
 
 /// How far a commit moves one partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +64,9 @@ pub struct Appender {
     landing: String,
     /// The columns of what is written: the table's, and those that the next commit adds.
     schema: SchemaRef,
-    writer: Option<RecordBatchWriter>,
+    writer: Option<DeltaWriter>,
     rows: usize,
+    bytes: usize,
     /// The partitions this writer has taken over, at their next offsets as of the table's version.
     held: BTreeMap<(String, i32), i64>,
 }
@@ -68,7 +74,7 @@ pub struct Appender {
 impl Appender {
     /// Writes rows in `schema`: the table's own, or one that adds columns to it (see [`crate::Lake::table`]).
     pub fn new(table: Table, schema: SchemaRef, landing: impl Into<String>) -> Self {
-        Self { table, landing: landing.into(), schema, writer: None, rows: 0, held: BTreeMap::new() }
+        Self { table, landing: landing.into(), schema, writer: None, rows: 0, bytes: 0, held: BTreeMap::new() }
     }
 
     pub fn table(&self) -> &Table {
@@ -80,9 +86,9 @@ impl Appender {
         self.rows
     }
 
-    /// Bytes written since the last commit, encoded or about to be.
+    /// Bytes written since the last commit, as they were in memory.
     pub fn bytes(&self) -> usize {
-        self.writer.as_ref().map_or(0, RecordBatchWriter::buffer_len)
+        self.bytes
     }
 
     /// Takes a topic's partitions over from whoever had them, and gives the next offset of each as of now; `oldest`
@@ -122,14 +128,14 @@ impl Appender {
     /// that was written since the last commit.
     pub async fn write(&mut self, batch: RecordBatch) -> Result<(), Error> {
         let failed = |error| Error::delta("write to", self.table.name(), error);
-        let rows = batch.num_rows();
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => writer(&self.table, &self.schema)?,
+            None => writer(&self.table, &self.schema, None)?,
         };
-        writer.write(batch).await.map_err(failed)?;
+        writer.write(&batch).await.map_err(failed)?;
         self.writer = Some(writer);
-        self.rows += rows;
+        self.rows += batch.num_rows();
+        self.bytes += batch.get_array_memory_size();
         Ok(())
     }
 
@@ -149,7 +155,7 @@ impl Appender {
     pub async fn commit_with(&mut self, progress: &[Progress], note: Option<String>) -> Result<Commit, Error> {
         let moves = self.moves(progress)?;
         let adds = match self.writer.take() {
-            Some(mut writer) => writer.flush().await.map_err(|error| self.not_committed(error))?,
+            Some(writer) => writer.close().await.map_err(|error| self.not_committed(error))?,
             None => Vec::new(),
         };
         let before = self.table.version();
@@ -163,6 +169,7 @@ impl Appender {
         }
         // Versions in between are by others: they may have moved a partition that this commit did not.
         self.check_held(before + 1..=version - 1).await?;
+        self.bytes = 0;
         Ok(Commit { version, rows: std::mem::take(&mut self.rows), landing })
     }
 
@@ -245,18 +252,21 @@ impl Appender {
     }
 }
 
-/// A writer of rows in `schema` to a table, which may lack some of the columns yet.
-pub(crate) fn writer(table: &Table, schema: &SchemaRef) -> Result<RecordBatchWriter, Error> {
-    let failed = |error| Error::delta("write to", table.name(), error);
-    let writer = match table.differs(schema) {
-        false => RecordBatchWriter::for_table(&table.delta),
-        true => {
-            let snapshot = table.delta.snapshot().map_err(failed)?;
-            let partition_columns = snapshot.metadata().partition_columns().to_vec();
-            RecordBatchWriter::try_new(table.delta.table_url(), Arc::clone(schema), Some(partition_columns), None)
-        }
-    };
-    Ok(writer.map_err(failed)?.with_writer_properties(properties()))
+/// A writer of rows in `schema` to a table, which may lack some of the columns yet. A file ends at `file_bytes`, or with the
+/// writer.
+pub(crate) fn writer(table: &Table, schema: &SchemaRef, file_bytes: Option<NonZeroU64>) -> Result<DeltaWriter, Error> {
+    let snapshot = table.delta.snapshot().map_err(|error| Error::delta("write to", table.name(), error))?;
+    let (indexed, statistics) = get_num_idx_cols_and_stats_columns(Some(snapshot.table_config()), HashMap::new());
+    let config = WriterConfig::new(
+        Arc::clone(schema),
+        snapshot.metadata().partition_columns().to_vec(),
+        Some(properties()),
+        file_bytes,
+        Some(WRITE_ROWS),
+        indexed,
+        statistics,
+    );
+    Ok(DeltaWriter::new(table.delta.log_store().object_store(None), config))
 }
 
 /// Columns that hardly repeat get no dictionary: building one and giving it up costs more than it saves.

@@ -1,8 +1,9 @@
 //! The lake: one Delta table a contract, rows and the offsets they came from in one commit.
 //!
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
-//! scans. `settings` says where the lake is, `table` opens and creates, `append` commits, `history` tells of past commits,
-//! `rebuild` makes a table anew, `snapshot` reads.
+//! scans. `settings` says where the lake is, `storage` reaches it on S3, `table` opens and creates, `append` commits,
+//! `history` tells of past commits, `rebuild` makes a table anew, `snapshot` reads, `upkeep` keeps files large, logs short
+//! and old days out.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
@@ -12,14 +13,17 @@ pub mod history;
 pub mod rebuild;
 pub mod settings;
 pub mod snapshot;
+mod storage;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod upkeep;
 
 pub use append::{Appender, Commit, Progress};
 pub use error::{Error, ErrorKind};
 pub use history::{Entry, Landing, Move};
 pub use rebuild::Rebuild;
-pub use settings::Settings;
+pub use settings::{Settings, UpkeepSettings};
 pub use snapshot::Snapshot;
 pub use table::{Lake, Table};
+pub use upkeep::Upkeep;

@@ -11,36 +11,67 @@ use arrow::datatypes::SchemaRef;
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::{StructType, Transaction};
 use deltalake::protocol::SaveMode;
-use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError};
+use deltalake::{DeltaTable, DeltaTableBuilder, DeltaTableError, TableProperty};
+use object_store::ObjectStore;
 use schemas::Contract;
 use url::Url;
 
 use crate::error::{Error, ErrorKind};
 use crate::settings::Settings;
+use crate::storage;
 
 /// The root of all tables.
 #[derive(Debug, Clone)]
 pub struct Lake {
     root: Url,
+    /// One client for all tables; `None` for a folder.
+    store: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Lake {
-    /// Opens the lake, creating the folder of a local one.
+    /// Opens the lake, creating the folder of a local one. On object storage the process's `AWS_*` variables hold.
     ///
     /// # Errors
-    /// `Settings` when the path is neither a folder nor a URL.
+    /// `Settings` when the path is neither a folder nor the URL of a store that can be opened.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
+        Self::open_with(settings, &std::env::vars().collect::<Vec<_>>())
+    }
+
+    /// As [`Lake::open`], with these variables instead of the process's.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub fn open_with(settings: &Settings, environment: &[(String, String)]) -> Result<Self, Error> {
         let path = settings.path.trim_end_matches('/');
         let wrong = |message: String| Error::new(ErrorKind::Settings, format!("lake.path `{path}`: {message}"));
         let root = match Url::parse(&format!("{path}/")) {
-            Ok(url) if url.scheme().len() > 1 => url,
+            Ok(url) if url.scheme() == storage::SCHEME => {
+                let store = storage::open(&url, &settings.s3, environment)?;
+                return Ok(Self { root: url, store: Some(store) });
+            }
+            Ok(url) if url.scheme() == "file" => url,
+            Ok(url) if url.scheme().len() > 1 => {
+                return Err(wrong("not a scheme of ours; use a folder or s3://<bucket>/<prefix>".into()));
+            }
             _ => {
                 std::fs::create_dir_all(path).map_err(|error| wrong(error.to_string()))?;
                 let folder = Path::new(path).canonicalize().map_err(|error| wrong(error.to_string()))?;
                 Url::from_directory_path(folder).map_err(|()| wrong("not an absolute folder".into()))?
             }
         };
-        Ok(Self { root })
+        Ok(Self { root, store: None })
+    }
+
+    /// Asks an object store for the first names below the lake; a folder is reached by opening it.
+    ///
+    /// # Errors
+    /// `Settings` when the store refuses or has no such bucket, `Store` when it does not answer.
+    pub async fn reach(&self) -> Result<(), Error> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let prefix = object_store::path::Path::from_url_path(self.root.path());
+        let prefix = prefix.map_err(|error| Error::unreachable(&self.root, error.into()))?;
+        store.list_with_delimiter(Some(&prefix)).await.map_err(|error| Error::unreachable(&self.root, error))?;
+        Ok(())
     }
 
     /// Where the table of `contract` is: `<root>/<domain>/<table>/`.
@@ -83,7 +114,11 @@ impl Lake {
         if let Ok(folder) = location.to_file_path() {
             std::fs::create_dir_all(folder).map_err(|source| DeltaTableError::Io { source })?;
         }
-        DeltaTableBuilder::from_url(location)?.build()
+        let builder = DeltaTableBuilder::from_url(location.clone())?;
+        match &self.store {
+            Some(store) => builder.with_storage_backend(store.clone(), location).build(),
+            None => builder.build(),
+        }
     }
 
     async fn create(&self, contract: &Contract) -> Result<Table, Error> {
@@ -100,6 +135,8 @@ impl Lake {
             .with_comment(&contract.title)
             .with_columns(schema.fields().cloned())
             .with_partition_columns(partition.iter().copied())
+            // Upkeep cleans the log. deltalake would list all of it after every commit to see whether something is old.
+            .with_configuration_property(TableProperty::EnableExpiredLogCleanup, Some("false"))
             .with_save_mode(SaveMode::Ignore)
             .await;
         match created {

@@ -1,4 +1,6 @@
-//! The guarantee at its root: rows and positions move together, once, whoever else writes.
+//! The guarantee at its root: rows and positions move together, once, whoever else writes, on every kind of store.
+
+mod s3_faults;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,20 +15,47 @@ use crate::{Appender, ErrorKind, Lake, Progress, Settings};
 
 const NOW: i64 = 1_795_500_000_000_000;
 
-fn contract(name: &str) -> Arc<Contract> {
-    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
-    Contracts::load(&schemas).expect("contracts load").get(name).expect("a table of the model").clone()
+pub(crate) fn contracts() -> Contracts {
+    Contracts::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas")).expect("contracts load")
 }
 
-fn lake() -> (tempfile::TempDir, Lake) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let path = folder.path().to_string_lossy().into_owned();
-    let lake = Lake::open(&Settings { path }).expect("a folder is a lake");
-    (folder, lake)
+pub(crate) fn contract(name: &str) -> Arc<Contract> {
+    contracts().get(name).expect("a table of the model").clone()
+}
+
+/// A new lake, and what it lives in.
+pub(crate) struct Place {
+    pub lake: Lake,
+    pub server: Option<s3::Server>,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    pub fn local() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let lake = Lake::open(&Settings::at(folder.path().to_string_lossy())).expect("a folder is a lake");
+        Self { lake, server: None, _folder: folder }
+    }
+
+    pub async fn s3() -> Self {
+        Self::s3_with(Settings::at("s3://lake/some/where")).await
+    }
+
+    pub async fn s3_with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let server = s3::Server::start(folder.path(), s3::Faults::default()).await.expect("a free port");
+        server.create_bucket("lake").expect("a bucket");
+        let lake = Lake::open_with(&settings, &server.environment()).expect("a bucket is a lake");
+        Self { lake, server: Some(server), _folder: folder }
+    }
+
+    pub async fn each() -> [Self; 2] {
+        [Self::local(), Self::s3().await]
+    }
 }
 
 /// Rows in the lake's schema: text columns say `x`, numbers count up from `offset`, and other fields are null.
-fn rows(contract: &Contract, offset: i64, count: usize) -> RecordBatch {
+pub(crate) fn rows(contract: &Contract, offset: i64, count: usize) -> RecordBatch {
     let schema = contract.lake_schema();
     let offsets: Vec<i64> = (offset..offset + count as i64).collect();
     let columns = schema.fields().iter().map(|field| -> ArrayRef {
@@ -49,12 +78,12 @@ fn rows(contract: &Contract, offset: i64, count: usize) -> RecordBatch {
     RecordBatch::try_new(schema.clone(), columns.collect()).expect("the lake's schema")
 }
 
-fn progress(partition: i32, next_offset: i64) -> Vec<Progress> {
+pub(crate) fn progress(partition: i32, next_offset: i64) -> Vec<Progress> {
     vec![Progress { topic: "topic".into(), partition, next_offset, rows: 0, letters: 0 }]
 }
 
 /// A writer under the landing id `quad` that has taken `partitions` over.
-async fn appender(lake: &Lake, contract: &Contract, partitions: &[i32]) -> Appender {
+pub(crate) async fn appender(lake: &Lake, contract: &Contract, partitions: &[i32]) -> Appender {
     let table = lake.table(contract).await.expect("opens");
     let mut appender = Appender::new(table, contract.lake_schema(), "quad");
     take(&mut appender, partitions).await.expect("nobody else writes");
@@ -66,7 +95,7 @@ async fn take(appender: &mut Appender, partitions: &[i32]) -> Result<Vec<i64>, c
     Ok(appender.take("topic", &oldest).await?.into_values().collect())
 }
 
-async fn count(lake: &Lake, contract: &Contract) -> i64 {
+pub(crate) async fn count(lake: &Lake, contract: &Contract) -> i64 {
     let snapshot = lake.snapshot(contract).await.expect("reads").expect("has landed");
     let context = SessionContext::new();
     context.register_table("t", snapshot.provider).expect("registers");
@@ -79,14 +108,38 @@ async fn count(lake: &Lake, contract: &Contract) -> i64 {
     number(0)
 }
 
-#[tokio::test]
-async fn rows_and_positions_are_one_commit() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guarantee_holds_on_each_store() {
+    for place in Place::each().await {
+        rows_and_positions_are_one_commit(&place.lake).await;
+    }
+    for place in Place::each().await {
+        a_zombie_cannot_commit(&place.lake).await;
+    }
+    for place in Place::each().await {
+        a_zombie_cannot_commit_behind_its_own_commit_for_another_partition(&place.lake).await;
+    }
+    for place in Place::each().await {
+        writers_of_different_partitions_do_not_disturb_each_other(&place.lake).await;
+    }
+    for place in Place::each().await {
+        a_new_field_becomes_a_column_with_its_first_row(&place.lake).await;
+    }
+    for place in Place::each().await {
+        a_table_of_another_shape_is_refused(&place.lake).await;
+    }
+    for place in Place::each().await {
+        a_rebuild_switches_over_and_keeps_what_came_meanwhile(&place.lake).await;
+    }
+}
+
+async fn rows_and_positions_are_one_commit(lake: &Lake) {
     for name in ["academic.course", "access_control.access_event"] {
-        let (contract, (_folder, lake)) = (contract(name), lake());
+        let contract = contract(name);
         assert!(lake.find(&contract).await.expect("looks").is_none());
-        let mut appender = appender(&lake, &contract, &[1, 2]).await;
+        let mut appender = appender(lake, &contract, &[1, 2]).await;
         appender.write(rows(&contract, 0, 10)).await.expect("writes");
-        assert_eq!(count(&lake, &contract).await, 0, "nothing shows before the commit");
+        assert_eq!(count(lake, &contract).await, 0, "nothing shows before the commit");
         assert_eq!(appender.commit(&progress(1, 10)).await.expect("commits").rows, 10);
         appender.commit(&progress(2, 7)).await.expect("an empty commit moves a position");
 
@@ -95,71 +148,67 @@ async fn rows_and_positions_are_one_commit() {
         assert_eq!(table.next_offset("quad", "topic", 2).await.expect("reads"), Some(7));
         assert_eq!(table.next_offset("quad", "topic", 3).await.expect("reads"), None);
         assert_eq!(table.next_offset("other", "topic", 1).await.expect("reads"), None);
-        assert_eq!(count(&lake, &contract).await, 10);
+        assert_eq!(count(lake, &contract).await, 10);
     }
 }
 
-#[tokio::test]
-async fn a_zombie_cannot_commit() {
-    let (contract, (_folder, lake)) = (contract("academic.course"), lake());
-    let mut zombie = appender(&lake, &contract, &[0]).await;
-    let mut heir = appender(&lake, &contract, &[0]).await;
+async fn a_zombie_cannot_commit(lake: &Lake) {
+    let contract = contract("academic.course");
+    let mut zombie = appender(lake, &contract, &[0]).await;
+    let mut heir = appender(lake, &contract, &[0]).await;
     zombie.write(rows(&contract, 0, 5)).await.expect("writes");
     heir.write(rows(&contract, 0, 8)).await.expect("writes");
     heir.commit(&progress(0, 8)).await.expect("the first commit wins");
     let error = zombie.commit(&progress(0, 5)).await.expect_err("the second is fenced");
     assert_eq!(error.kind, ErrorKind::Fenced);
-    assert_eq!(count(&lake, &contract).await, 8);
-    assert_eq!(take(&mut appender(&lake, &contract, &[0]).await, &[0]).await.expect("reads"), [8]);
+    assert_eq!(count(lake, &contract).await, 8);
+    assert_eq!(take(&mut appender(lake, &contract, &[0]).await, &[0]).await.expect("reads"), [8]);
 }
 
 /// A commit for one partition moves a writer's snapshot past what others did to its other partitions: it must notice.
-#[tokio::test]
-async fn a_zombie_cannot_commit_behind_its_own_commit_for_another_partition() {
-    let (contract, (_folder, lake)) = (contract("academic.course"), lake());
-    let mut zombie = appender(&lake, &contract, &[0, 1]).await;
-    let mut heir = appender(&lake, &contract, &[0]).await;
+async fn a_zombie_cannot_commit_behind_its_own_commit_for_another_partition(lake: &Lake) {
+    let contract = contract("academic.course");
+    let mut zombie = appender(lake, &contract, &[0, 1]).await;
+    let mut heir = appender(lake, &contract, &[0]).await;
     heir.write(rows(&contract, 0, 8)).await.expect("writes");
     heir.commit(&progress(0, 8)).await.expect("commits");
     zombie.write(rows(&contract, 100, 5)).await.expect("writes");
     let error = zombie.commit(&progress(1, 5)).await.expect_err("partition 0 is not where it was");
     assert_eq!(error.kind, ErrorKind::Fenced);
-    assert_eq!(count(&lake, &contract).await, 13, "what it held it has committed");
+    assert_eq!(count(lake, &contract).await, 13, "what it held it has committed");
 
-    let mut zombie = appender(&lake, &contract, &[0, 1]).await;
+    let mut zombie = appender(lake, &contract, &[0, 1]).await;
     heir.commit(&progress(0, 9)).await.expect("commits");
     assert_eq!(take(&mut zombie, &[2]).await.expect_err("noticed").kind, ErrorKind::Fenced);
 }
 
-#[tokio::test]
-async fn writers_of_different_partitions_do_not_disturb_each_other() {
-    let (contract, (_folder, lake)) = (contract("academic.course"), lake());
-    let mut left = appender(&lake, &contract, &[0]).await;
-    let mut right = appender(&lake, &contract, &[1]).await;
+async fn writers_of_different_partitions_do_not_disturb_each_other(lake: &Lake) {
+    let contract = contract("academic.course");
+    let mut left = appender(lake, &contract, &[0]).await;
+    let mut right = appender(lake, &contract, &[1]).await;
     for round in 0..5 {
         left.write(rows(&contract, round * 10, 5)).await.expect("writes");
         right.write(rows(&contract, round * 10 + 5, 5)).await.expect("writes");
         left.commit(&progress(0, round)).await.expect("commits");
         right.commit(&progress(1, round)).await.expect("commits");
     }
-    assert_eq!(count(&lake, &contract).await, 50);
+    assert_eq!(count(lake, &contract).await, 50);
     assert_eq!(left.commit(&progress(0, 3)).await.expect_err("never back").kind, ErrorKind::Fenced);
     right.give_up("topic", &[1]);
     assert_eq!(right.commit(&progress(1, 9)).await.expect_err("given up").kind, ErrorKind::Fenced);
 }
 
-#[tokio::test]
-async fn a_new_field_becomes_a_column_with_its_first_row() {
+async fn a_new_field_becomes_a_column_with_its_first_row(lake: &Lake) {
     for name in ["academic.course", "access_control.access_event"] {
-        let (new, (_folder, lake)) = (contract(name), lake());
+        let new = contract(name);
         let mut old = (*new).clone();
         let at = old.fields.iter().rposition(|field| !field.required).expect("an optional field");
         let field = old.fields.remove(at).name;
-        let mut appender_of_old = appender(&lake, &old, &[0]).await;
+        let mut appender_of_old = appender(lake, &old, &[0]).await;
         appender_of_old.write(rows(&old, 0, 3)).await.expect("writes");
         appender_of_old.commit(&progress(0, 3)).await.expect("commits");
 
-        let mut appender_of_new = appender(&lake, &new, &[0]).await;
+        let mut appender_of_new = appender(lake, &new, &[0]).await;
         appender_of_new.commit(&progress(0, 4)).await.expect("an empty commit changes no column");
         let columns = |table: &crate::Table| table.schema().fields().len();
         let before = columns(appender_of_new.table());
@@ -170,16 +219,14 @@ async fn a_new_field_becomes_a_column_with_its_first_row() {
         appender_of_new.commit(&progress(0, 7)).await.expect("commits on");
         let table = lake.table(&new).await.expect("opens");
         assert_eq!((columns(&table), table.schema().field_with_name(&field).is_ok()), (before + 1, true));
-        assert_eq!(count(&lake, &new).await, 6);
+        assert_eq!(count(lake, &new).await, 6);
 
         let error = lake.table(&old).await.expect_err("an older process would lose the field");
         assert!(error.to_string().contains(&field), "{error}");
     }
 }
 
-#[tokio::test]
-async fn a_table_of_another_shape_is_refused() {
-    let (_folder, lake) = lake();
+async fn a_table_of_another_shape_is_refused(lake: &Lake) {
     let mut course = (*contract("academic.course")).clone();
     lake.table(&course).await.expect("creates");
     course.fields[1].field_type = schemas::FieldType::Double;
@@ -188,11 +235,10 @@ async fn a_table_of_another_shape_is_refused() {
     assert!(error.to_string().contains(&course.fields[1].name), "{error}");
 }
 
-#[tokio::test]
-async fn a_rebuild_switches_over_and_keeps_what_came_meanwhile() {
+async fn a_rebuild_switches_over_and_keeps_what_came_meanwhile(lake: &Lake) {
     for name in ["academic.course", "access_control.access_event"] {
-        let (old, (_folder, lake)) = (contract(name), lake());
-        let mut appender = appender(&lake, &old, &[0]).await;
+        let old = contract(name);
+        let mut appender = appender(lake, &old, &[0]).await;
         appender.write(rows(&old, 0, 6)).await.expect("writes");
         appender.commit(&progress(0, 6)).await.expect("commits");
 
@@ -207,9 +253,9 @@ async fn a_rebuild_switches_over_and_keeps_what_came_meanwhile() {
         rebuild.write(rows(&wider, 0, 4)).await.expect("writes");
         appender.write(rows(&old, 10, 2)).await.expect("landing goes on");
         appender.commit(&progress(0, 12)).await.expect("commits");
-        assert_eq!(count(&lake, &old).await, 8, "nothing shows before the switch");
+        assert_eq!(count(lake, &old).await, 8, "nothing shows before the switch");
         let (_, written) = rebuild.finish().await.expect("switches over");
-        assert_eq!((written, count(&lake, &wider).await), (4, 6));
+        assert_eq!((written, count(lake, &wider).await), (4, 6));
         let table = lake.table(&wider).await.expect("has the new columns");
         assert_eq!(table.next_offset("quad", "topic", 0).await.expect("reads"), Some(12));
     }

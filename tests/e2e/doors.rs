@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::school::{ANALYST_TOKEN, School, TOKEN};
 
 /// A school whose sources have been pulled and whose gates have pushed their history.
-async fn filled() -> (School, Truth, tokio_postgres::Client) {
+pub async fn filled() -> (School, Truth, tokio_postgres::Client) {
     let mut school = School::new(3, 120, None);
     school.start("up");
     std::thread::scope(|scope| {

@@ -8,5 +8,6 @@ mod chaos;
 mod commands;
 mod day;
 mod doors;
+mod lake;
 mod reconcile;
 mod school;
