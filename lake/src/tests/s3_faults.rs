@@ -50,13 +50,13 @@ async fn a_commit_whose_answer_is_lost_is_known_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_unknown_fate_is_found_by_starting_over() {
     let mut settings = Settings::at("s3://lake");
-    settings.s3 = S3Settings { request_timeout_s: 1, retry_s_max: 1 };
+    settings.s3 = S3Settings { request_timeout_s: 2, retry_s_max: 2 };
     let (place, contract) = (Place::s3_with(settings).await, contract("academic.course"));
     let server = place.server.as_ref().expect("a server");
     let mut appender = appender(&place.lake, &contract).await;
     appender.write(rows(&contract, 0, 10)).await.expect("writes");
     // Neither the write of the commit nor the look at what stands there is answered in time.
-    server.set_faults(faults(|faults| (faults.slow, faults.delay_ms) = (1.0, 3_000)));
+    server.set_faults(faults(|faults| (faults.slow, faults.delay_ms) = (1.0, 10_000)));
     assert_eq!(appender.commit(&progress(0, 10)).await.expect_err("cannot know").kind, ErrorKind::Store);
     server.set_faults(Faults::default());
     assert_eq!(landed(&place.lake, &contract).await, Some(10));

@@ -240,3 +240,36 @@ async fn a_round_does_what_is_due_and_the_next_finds_nothing() {
     // A table that has never landed is nothing to keep.
     assert!(upkeep.run_once(&crate::tests::contract(COURSE), now_ms).await.expect("a round").is_empty());
 }
+
+/// Waits until the table has this many files.
+async fn eventually_has_files(lake: &Lake, contract: &Contract, expected: usize) {
+    for _ in 0..600 {
+        let table = lake.table(contract).await.expect("opens");
+        if table.stats().await.expect("counts").files == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("not in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_background_goes_on_through_failures_and_stops_when_told() {
+    let (place, contract) = (Place::s3().await, contract(COURSE));
+    let server = place.server.as_ref().expect("a server");
+    land(&place.lake, &contract, 8).await;
+    let settings = UpkeepSettings { interval_s: 1, ..UpkeepSettings::default() };
+    let upkeep = Upkeep::new(place.lake.clone(), &crate::tests::contracts(), settings);
+    // More than half of what it asks for fails at first.
+    server.set_faults(s3::Faults { error_before: 0.3, error_after: 0.3, seed: 5, ..s3::Faults::default() });
+    let (stop, shutdown) = tokio::sync::watch::channel(false);
+    let running = tokio::spawn(upkeep.run(shutdown));
+    while server.counts().faults() < 5 {
+        tokio::task::yield_now().await;
+    }
+    server.set_faults(s3::Faults::default());
+    eventually_has_files(&place.lake, &contract, 1).await;
+    stop.send_replace(true);
+    running.await.expect("ends");
+    assert_eq!((count(&place.lake, &contract).await, position(&place.lake, &contract, 0).await), (80, Some(8)));
+}
