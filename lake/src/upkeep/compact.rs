@@ -14,12 +14,10 @@ use datafusion::logical_expr::{SortExpr, ident};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::kernel::{Action, Add, Remove};
 use deltalake::protocol::DeltaOperation;
-use deltalake::writer::{DeltaWriter, RecordBatchWriter};
 use futures::StreamExt;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
 use schemas::Contract;
 
+use crate::append::writer;
 use crate::error::{Error, ErrorKind};
 use crate::settings::UpkeepSettings;
 use crate::table::Table;
@@ -29,9 +27,6 @@ const FILES_IN_BIN_MAX: usize = 1_000;
 
 /// Rows in a batch on their way through the sort.
 const BATCH_ROWS: usize = 4_096;
-
-/// Rows to a row group of a compacted file: its writer holds one in memory.
-const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
 /// What a compaction did, or would do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -189,19 +184,14 @@ impl Table {
         let rows = rows.sort(order(contract)).map_err(scan_failed)?;
         let mut rows = rows.execute_stream().await.map_err(scan_failed)?;
 
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
-            .build();
-        let writer = RecordBatchWriter::for_table(&self.delta).map_err(failed)?;
-        let mut writer = writer.with_writer_properties(properties);
+        let mut writer = writer(self, &self.schema(), None)?;
         let mut written = 0;
         while let Some(batch) = rows.next().await {
             let batch = batch.map_err(scan_failed)?;
             written += batch.num_rows() as u64;
-            writer.write(batch).await.map_err(failed)?;
+            writer.write(&batch).await.map_err(failed)?;
         }
-        let mut added = writer.flush().await.map_err(failed)?;
+        let mut added = writer.close().await.map_err(failed)?;
         if bin.rows.is_some_and(|rows| rows != written) {
             let message =
                 format!("compaction of {} read {written} rows of {:?}; nothing was changed", self.name, bin.rows);

@@ -100,7 +100,7 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
         let played = playing.join().map_err(|_| anyhow::anyhow!("the campus panicked"))?;
         stormed.and(written).and(played)
     })?;
-    let lake = Lake::open(&lake::Settings { path: world.lake().to_string_lossy().into_owned() })?;
+    let lake = Lake::open(&lake::Settings::at(world.lake().to_string_lossy()))?;
     runtime.block_on(wait_until_calm(plan, &mut world, &log, &lake, &contracts, &campus))?;
     for name in world.names() {
         world.stop(&name)?;
