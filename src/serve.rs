@@ -99,8 +99,8 @@ impl Started {
                 tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
             if parts.extract {
                 let (extract, sources) = (settings.extract.clone(), settings.sources.clone());
-                let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions).await?;
-                started.extract = Some(extract);
+                let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions, &lake);
+                started.extract = Some(extract.await?);
             }
             if parts.land {
                 let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());

@@ -63,6 +63,11 @@ impl Shop {
         self.folder.path().join(name)
     }
 
+    fn lake(&self) -> Lake {
+        let path = self.path("lake").to_string_lossy().into_owned();
+        Lake::open(&lake::Settings { path }).expect("opens")
+    }
+
     fn connection(&self) -> String {
         format!("Driver=SQLite3;Database={};Timeout=5000", self.path("source.db").display())
     }
@@ -109,7 +114,8 @@ impl Shop {
             id_key: Some(Sensitive::new("key".into())),
         };
         let zone = Tz::Asia__Shanghai;
-        let extract = Extract::prepare(settings, self.sources(), &self.contracts, zone, self.log.clone(), 2).await;
+        let (sources, log, lake) = (self.sources(), self.log.clone(), self.lake());
+        let extract = Extract::prepare(settings, sources, &self.contracts, zone, log, 2, &lake).await;
         let extract = extract.expect("the connector is right");
         let (stop, shutdown) = watch::channel(false);
         let running = tokio::spawn({
@@ -128,7 +134,6 @@ impl Shop {
 
     /// Lands everything that is in the log.
     async fn land(&self) {
-        let path = self.path("lake").to_string_lossy().into_owned();
         let settings = LandSettings {
             id: "quad".into(),
             assignment: Assignment::All,
@@ -142,7 +147,7 @@ impl Shop {
             settings,
             contracts: self.contracts.clone(),
             timezone: Tz::Asia__Shanghai,
-            lake: Lake::open(&lake::Settings { path }).expect("opens"),
+            lake: self.lake(),
             log: self.log.clone(),
             partitions: 2,
             totals: Arc::new(Totals::default()),
@@ -181,8 +186,7 @@ impl Shop {
 
     /// The answer to `query` over the tables `leave` and `letter`, one line a row.
     async fn check(&self, query: &str, expected: Expect) {
-        let path = self.path("lake").to_string_lossy().into_owned();
-        let lake = Lake::open(&lake::Settings { path }).expect("opens");
+        let lake = self.lake();
         let context = SessionContext::new();
         for (name, table) in [("leave", "student_affairs.leave_request"), ("letter", crate::letter::CONTRACT)] {
             let contract = self.contracts.get(table).expect("a contract");

@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::Utc;
 use chrono_tz::Tz;
+use lake::Lake;
 use schemas::{Contract, Contracts};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ use super::webhook;
 use crate::connector::{Connector, Kind, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
+use crate::letter;
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// All that extract needs to run.
@@ -45,10 +47,12 @@ pub struct PreparedSource {
 }
 
 impl Extract {
-    /// Reads connectors, checks mappings and makes the topics. Nothing is pulled yet.
+    /// Reads connectors, checks mappings, makes the topics and registers in `lake` the schemas it will write with.
+    /// Nothing is pulled yet.
     ///
     /// # Errors
-    /// `Settings` for whatever is wrong with the settings, a connector or a mapping; `Log` when the log is not there.
+    /// `Settings` for whatever is wrong with the settings, a connector or a mapping, and for a contract that cannot read
+    /// what was written before; `Log` when the log is not there, `Lake` when the lake is not.
     pub async fn prepare(
         settings: ExtractSettings,
         sources: BTreeMap<String, SourceSettings>,
@@ -56,6 +60,7 @@ impl Extract {
         timezone: Tz,
         log: Arc<dyn Log>,
         partitions: i32,
+        lake: &Lake,
     ) -> Result<Arc<Self>, Error> {
         for contract in contracts.iter() {
             log.ensure_topic(&contract.topic(), partitions)?;
@@ -64,6 +69,7 @@ impl Extract {
         for (id, source) in sources {
             prepared.push(prepare_source(&settings, id, source, contracts, timezone, &log).await?);
         }
+        register_schemas(&prepared, contracts, lake).await?;
         if let Some(parent) = settings.state_path.parent() {
             std::fs::create_dir_all(parent)
                 .map_err(|error| Error::settings(format!("could not create {}: {error}", parent.display())))?;
@@ -173,6 +179,19 @@ impl Extract {
     fn limits(&self) -> Limits {
         Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
     }
+}
+
+/// Makes the schemas known that this process will write with, before it writes.
+async fn register_schemas(sources: &[PreparedSource], contracts: &Contracts, lake: &Lake) -> Result<(), Error> {
+    let pipelines = sources.iter().flat_map(|source| &source.pipelines);
+    let mut written: BTreeMap<String, Arc<Contract>> =
+        pipelines.map(|pipeline| (pipeline.contract().name(), pipeline.contract().clone())).collect();
+    let letters = letter::contract(contracts)?;
+    written.insert(letters.name(), letters);
+    for contract in written.values() {
+        lake.register_schema(contract).await?;
+    }
+    Ok(())
 }
 
 async fn prepare_source(
