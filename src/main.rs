@@ -4,6 +4,7 @@
 //! other. Exit codes: 0 well, 64 wrong settings or usage, 1 anything else, 130 interrupted twice.
 
 mod client;
+mod contracts;
 mod doctor;
 mod report;
 mod serve;
@@ -49,6 +50,8 @@ enum Command {
     Doctor(report::Format),
     /// Make an access token, and the settings that accept it.
     Token(client::TokenArgs),
+    /// Compare contracts: what a change means for records, rows and producers.
+    Contracts(contracts::ContractsArgs),
 }
 
 #[derive(Args)]
@@ -69,6 +72,9 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    if let Command::Contracts(args) = &cli.command {
+        return contracts::run(args);
+    }
     let settings = match Settings::load(cli.config.as_deref(), std::env::vars().collect()) {
         Ok(settings) => settings,
         Err(error) => return fail(&error.context("the settings cannot be used"), USAGE),
@@ -96,6 +102,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Tables(format) => report::tables(&settings, format).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
+        Command::Contracts(args) => Ok(contracts::run(&args)),
     }
 }
 

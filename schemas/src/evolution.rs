@@ -158,7 +158,7 @@ fn version(old: &Contract, new: &Contract, changes: &[Change]) -> Option<Change>
     if now >= needed {
         return None;
     }
-    let what = format!("version {} became {}, which does not tell of these changes", old.version, new.version);
+    let what = format!("version {} after {} does not tell of these changes", new.version, old.version);
     let [major, minor, patch] = needed;
     Some(Change::new(Level::Major, "", what, format!("make it version {major}.{minor}.{patch}")))
 }

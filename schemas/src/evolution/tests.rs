@@ -80,26 +80,26 @@ fn what_removes_narrows_or_tightens_is_not_and_says_the_way_forward() {
         &[],
         &[RENAME],
         expect![[r#"
-        Major course_name: renamed to `course_title` without an alias; records under the old name would lose it | give `course_title` the custom property { property: aliases, value: [course_name] }
-        Minor course_title: a new string | 
-        Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 2.0.0
-    "#]],
+            Major course_name: renamed to `course_title` without an alias; records under the old name would lose it | give `course_title` the custom property { property: aliases, value: [course_name] }
+            Minor course_title: a new string | 
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 2.0.0
+        "#]],
     );
     check(
         &[RENAME, ALIAS],
         &[RENAME],
         expect![[r#"
-        Major course_title: alias `course_name` is gone; records under that name would lose the field | keep the alias for as long as such records are in the log
-        Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 2.0.0
-    "#]],
+            Major course_title: alias `course_name` is gone; records under that name would lose the field | keep the alias for as long as such records are in the log
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 2.0.0
+        "#]],
     );
     check(
         &[NEW_FIELD],
         &[],
         expect![[r#"
-        Major language: removed; records that have it would lose it | keep the field, without `required` if nobody gives it any more
-        Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 2.0.0
-    "#]],
+            Major language: removed; records that have it would lose it | keep the field, without `required` if nobody gives it any more
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 2.0.0
+        "#]],
     );
     check(
         &[],
@@ -116,7 +116,7 @@ fn what_removes_narrows_or_tightens_is_not_and_says_the_way_forward() {
             Major hours_total: int became string | give the new type to a field of a new name and keep this one
             Major hours_total: maximum: 1000 became 100 | keep the looser rule; rows that are there, and producers by it, must still pass
             Major course_category: values: no 6 any more | keep the codes; what is not used any more does no harm
-            Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 2.0.0
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 2.0.0
         "#]],
     );
 }
@@ -148,7 +148,7 @@ fn what_a_table_is_cannot_change() {
         )],
         expect![[r#"
             Major : row rule `few_hours` is new; rows that are there may break it | drop the rule, or leave this table as it was and make a new one, academic.course_v2, at version 2.0.0
-            Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 2.0.0
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 2.0.0
         "#]],
     );
 }
@@ -159,9 +159,9 @@ fn a_compatible_change_that_the_version_does_not_tell_of_is_refused() {
         &[],
         &[NEW_FIELD],
         expect![[r#"
-        Minor language: a new string | 
-        Major : version 1.0.0 became 1.0.0, which does not tell of these changes | make it version 1.1.0
-    "#]],
+            Minor language: a new string | 
+            Major : version 1.0.0 after 1.0.0 does not tell of these changes | make it version 1.1.0
+        "#]],
     );
 }
 
