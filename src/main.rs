@@ -5,6 +5,7 @@
 
 mod client;
 mod contracts;
+mod dead_letters;
 mod doctor;
 mod report;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     Doctor(report::Format),
     /// Make an access token, and the settings that accept it.
     Token(client::TokenArgs),
+    /// List, show, replay and discard the rows and records that could not be taken in.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Compare contracts: what a change means for records, rows and producers.
     Contracts(contracts::ContractsArgs),
 }
@@ -102,6 +105,7 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Tables(format) => report::tables(&settings, format).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
+        Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
         Command::Contracts(args) => Ok(contracts::run(&args)),
     }
 }
@@ -109,6 +113,11 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     eprintln!("quad: {error:#}");
     ExitCode::from(code)
+}
+
+/// What is wrong with the command line or the settings as a whole.
+fn usage(message: &str) -> ingest::Error {
+    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
 }
 
 /// Whether any cause is one that mending the settings mends.

@@ -48,7 +48,7 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
     let access = if parts.query { Some(Access::new(&settings.access)?) } else { None };
     let alone = (parts.extract != parts.land) && settings.topic.kind == Kind::Embedded;
     if alone {
-        bail!(ingest_settings("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
+        bail!(crate::usage("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
     }
     if only_check {
         println!("the settings are valid");
@@ -177,8 +177,4 @@ impl Pulse {
             tracing::info!(rows, dead_letters = totals.letters.load(Ordering::Relaxed), commits, "landed");
         }
     }
-}
-
-fn ingest_settings(message: &str) -> ingest::Error {
-    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
 }

@@ -1,5 +1,7 @@
 //! The way from a real source to the lake: SQLite over ODBC, the embedded log, Delta tables.
 
+mod letters;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -98,8 +100,8 @@ impl Shop {
         [("oa".to_string(), source)].into()
     }
 
-    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
-    async fn pull(&self) -> (u64, u64, u64, Option<String>) {
+    /// An extract that does not run yet.
+    async fn extract(&self) -> Arc<Extract> {
         let settings = ExtractSettings {
             state_path: self.path("extract"),
             connectors_path: self.path("connectors"),
@@ -111,12 +113,19 @@ impl Shop {
             body_bytes_max: 1024,
             push_records_max: 10,
             push_rate_max: 10,
+            replay_rate_max: 1000,
+            admins: crate::Admins::default(),
             id_key: Some(Sensitive::new("key".into())),
         };
         let zone = Tz::Asia__Shanghai;
         let (sources, log, lake) = (self.sources(), self.log.clone(), self.lake());
         let extract = Extract::prepare(settings, sources, &self.contracts, zone, log, 2, &lake).await;
-        let extract = extract.expect("the connector is right");
+        extract.expect("the connector is right")
+    }
+
+    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
+    async fn pull(&self) -> (u64, u64, u64, Option<String>) {
+        let extract = self.extract().await;
         let (stop, shutdown) = watch::channel(false);
         let running = tokio::spawn({
             let extract = extract.clone();

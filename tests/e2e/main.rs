@@ -7,4 +7,5 @@
 mod commands;
 mod day;
 mod doors;
+mod letters;
 mod school;

@@ -4,6 +4,7 @@
 //! fails is tried again with growing pauses; the others do not notice.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::Utc;
 use chrono_tz::Tz;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use lake::Lake;
 use schemas::{Contract, Contracts};
 use tokio::runtime::Handle;
@@ -27,6 +29,7 @@ use crate::connector::{Connector, Kind, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
 use crate::letter;
+use crate::refine::Refiner;
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// All that extract needs to run.
@@ -35,6 +38,14 @@ pub struct Extract {
     state: State,
     pub board: Board,
     sources: Vec<PreparedSource>,
+    pub(super) contracts: Contracts,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) lake: Lake,
+    /// Writes what becomes of letters.
+    pub(super) letters: Refiner,
+    /// Held by the one replay or discard under way.
+    pub(super) replaying: tokio::sync::Mutex<()>,
+    pub(super) replay_pace: DefaultDirectRateLimiter,
 }
 
 /// A source whose connector was read and whose mappings were checked.
@@ -84,11 +95,27 @@ impl Extract {
                 });
             }
         }
-        Ok(Arc::new(Self { settings, state, board, sources: prepared }))
+        let pace = Quota::per_second(NonZeroU32::new(settings.replay_rate_max).unwrap_or(NonZeroU32::MIN));
+        Ok(Arc::new(Self {
+            settings,
+            state,
+            board,
+            sources: prepared,
+            letters: Refiner::new(letter::contract(contracts)?)?,
+            contracts: contracts.clone(),
+            log,
+            lake: lake.clone(),
+            replaying: tokio::sync::Mutex::default(),
+            replay_pace: RateLimiter::direct(pace),
+        }))
     }
 
     pub fn settings(&self) -> &ExtractSettings {
         &self.settings
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     pub fn sources(&self) -> &[PreparedSource] {
@@ -318,7 +345,7 @@ impl TablePull<'_> {
 }
 
 /// Marks a letter among the keys that were seen; no contract key begins with it.
-const LETTER: &str = "\u{1}letter/";
+pub(super) const LETTER: &str = "\u{1}letter/";
 
 /// Rows that delete `keys`: the key's fields and `op` = D.
 fn deletes(contract: &Contract, keys: &[String]) -> Result<RecordBatch, Error> {
