@@ -61,7 +61,7 @@ async fn eventually(school: &School, client: &tokio_postgres::Client, sql: &str,
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_is_listed_discarded_mended_and_replayed_once() {
-    let mut school = school("maximum: 1000", "maximum: 40");
+    let mut school = school("maximum: 1000", "maximum: 60");
     school.start("up");
     let client = school.client().await;
     let truth = school.campus.truth(Stage::Filled);
@@ -100,7 +100,7 @@ async fn a_letter_is_listed_discarded_mended_and_replayed_once() {
     let discarded = format!("SELECT state, resolved_by, note FROM platform.dead_letter WHERE letter_id = '{}'", ids[0]);
     eventually(&school, &client, &discarded, "discarded|e2e|too-long-ago").await;
 
-    change(&school, "maximum: 40", "maximum: 1000");
+    change(&school, "maximum: 60", "maximum: 1000");
     assert_eq!(school.stop("up"), Some(0));
     // The source is away, so that it is the replay that brings the rows, and no pull.
     let database = school.folder.path().join("academic.db");
