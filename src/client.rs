@@ -25,7 +25,7 @@ const TABLE_ROWS_MAX: usize = 10_000;
 
 /// Where a running Quad is, and who asks.
 #[derive(Args)]
-struct Server {
+pub struct Server {
     /// The gRPC address; the settings' own when left out.
     #[arg(long, env = "QUAD_URL", value_name = "URL")]
     url: Option<String>,
@@ -81,7 +81,7 @@ impl From<For> for Purpose {
 }
 
 impl Server {
-    async fn connect(&self, settings: &Settings) -> Result<Client> {
+    pub async fn connect(&self, settings: &Settings) -> Result<Client> {
         let scheme = if settings.query.tls.is_some() { "https" } else { "http" };
         let url = self.url.clone().unwrap_or_else(|| format!("{scheme}://{}", settings.query.grpc_listen));
         Client::connect(&url, std::env::var("QUAD_TOKEN").ok()).await.map_err(with_hint)
@@ -117,14 +117,14 @@ pub async fn sql(settings: &Settings, args: &SqlArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn cells(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
+pub fn cells(batch: &RecordBatch) -> Result<Vec<Vec<String>>> {
     let options = FormatOptions::default().with_null("∅");
     let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column.as_ref(), &options));
     let columns: Vec<_> = columns.collect::<Result<_, _>>()?;
     Ok((0..batch.num_rows()).map(|row| columns.iter().map(|column| column.value(row).to_string()).collect()).collect())
 }
 
-fn print_json(batch: &RecordBatch) -> Result<()> {
+pub fn print_json(batch: &RecordBatch) -> Result<()> {
     let mut writer = arrow_json::LineDelimitedWriter::new(std::io::stdout().lock());
     writer.write(batch)?;
     Ok(writer.finish()?)
@@ -209,7 +209,7 @@ fn plain(value: &Value) -> serde_json::Value {
 }
 
 /// The server's words; what to do stands on the next line.
-fn with_hint(error: query::Error) -> anyhow::Error {
+pub fn with_hint(error: query::Error) -> anyhow::Error {
     match &error.hint {
         Some(hint) => anyhow!("{}\nhint: {hint}", error.message),
         None => anyhow!("{}", error.message),

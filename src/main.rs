@@ -4,6 +4,8 @@
 //! other. Exit codes: 0 well, 64 wrong settings or usage, 1 anything else, 130 interrupted twice.
 
 mod client;
+mod contracts;
+mod dead_letters;
 mod doctor;
 mod lake;
 mod land;
@@ -58,6 +60,10 @@ enum Command {
     Doctor(report::Format),
     /// Make an access token, and the settings that accept it.
     Token(client::TokenArgs),
+    /// List, show, replay and discard the rows and records that could not be taken in.
+    DeadLetters(dead_letters::DeadLettersArgs),
+    /// Compare contracts: what a change means for records, rows and producers.
+    Contracts(contracts::ContractsArgs),
 }
 
 /// The command line or the settings are wrong.
@@ -71,6 +77,9 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
     };
+    if let Command::Contracts(args) = &cli.command {
+        return contracts::run(args);
+    }
     let settings = match Settings::load(cli.config.as_deref(), std::env::vars().collect()) {
         Ok(settings) => settings,
         Err(error) => return fail(&error.context("the settings cannot be used"), USAGE),
@@ -100,12 +109,19 @@ async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         Command::Lake(command) => lake::run(&settings, &command).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
+        Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
+        Command::Contracts(args) => Ok(contracts::run(&args)),
     }
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     eprintln!("quad: {error:#}");
     ExitCode::from(code)
+}
+
+/// What is wrong with the command line or the settings as a whole.
+fn usage(message: &str) -> ingest::Error {
+    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
 }
 
 /// Whether any cause is one that mending the settings mends.

@@ -56,7 +56,7 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
     let access = if parts.query { Some(Access::new(&settings.access)?) } else { None };
     let alone = (parts.extract != parts.land) && settings.topic.kind == Kind::Embedded;
     if alone {
-        bail!(ingest_settings("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
+        bail!(crate::usage("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
     }
     if only_check {
         println!("the settings are valid");
@@ -124,8 +124,8 @@ impl Started {
                 tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
             if parts.extract {
                 let (extract, sources) = (settings.extract.clone(), settings.sources.clone());
-                let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions).await?;
-                started.extract = Some(extract);
+                let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions, &lake);
+                started.extract = Some(extract.await?);
             }
             if parts.land {
                 let upkeep = settings.lake.upkeep.clone();
@@ -215,8 +215,4 @@ impl Pulse {
             tracing::info!(rows, dead_letters = totals.letters.load(Ordering::Relaxed), commits, "landed");
         }
     }
-}
-
-fn ingest_settings(message: &str) -> ingest::Error {
-    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
 }

@@ -67,6 +67,7 @@ impl Settings {
             Environment::with_prefix("QUAD").prefix_separator("_").separator("__").source(Some(sections.collect()));
         let mut settings: Self = builder.add_source(environment.try_parsing(false)).build()?.try_deserialize()?;
         settings.query.timezone = settings.timezone.name().to_string();
+        settings.extract.admins = settings.admins();
         settings.check()?;
         Ok(settings)
     }
@@ -77,6 +78,13 @@ impl Settings {
     /// A contract that cannot be used.
     pub fn contracts(&self) -> Result<Contracts, schemas::Error> {
         Ok(Contracts::load(&self.schemas_path)?.with_topic_prefix(&self.topic_prefix))
+    }
+
+    /// Who may change what was taken in: the admins of `[access]`.
+    fn admins(&self) -> ingest::Admins {
+        let admins = self.access.tokens.iter().filter(|(_, token)| token.role == query::access::Role::Admin);
+        let tokens = admins.map(|(name, token)| (name.clone(), token.sha256.clone())).collect();
+        ingest::Admins { everyone: !self.access.enabled, tokens }
     }
 
     fn check(&self) -> Result<()> {
@@ -92,6 +100,9 @@ impl Settings {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             anyhow::bail!("{key} must be at least 1");
+        }
+        if self.extract.replay_rate_max == 0 {
+            anyhow::bail!("extract.replay_rate_max must be at least 1");
         }
         if self.land.id.is_empty() || self.land.id.contains('/') {
             anyhow::bail!("land.id must be a name without `/`");

@@ -78,6 +78,10 @@ impl From<lake::Error> for Error {
 
 impl From<schemas::Error> for Error {
     fn from(error: schemas::Error) -> Self {
-        Self { kind: ErrorKind::Settings, message: error.to_string(), source: Some(Box::new(error)) }
+        let kind = match error.kind {
+            schemas::ErrorKind::Store => ErrorKind::Lake,
+            _ => ErrorKind::Settings,
+        };
+        Self { kind, message: error.to_string(), source: Some(Box::new(error)) }
     }
 }

@@ -1,7 +1,8 @@
 //! Dead letters: what was wrong with a row or a record, and its bytes.
 //!
 //! A bad row of a source or a bad record of a topic enters; rows of the contract `platform.dead_letter` leave. The
-//! same bad row gives the same letter, however often it comes.
+//! same bad row gives the same letter, however often it comes. What becomes of a letter is a later row of its key, so that
+//! the current table shows its state and the history keeps all.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemas::Contract;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -17,7 +19,8 @@ use crate::error::Error;
 pub const CONTRACT: &str = "platform.dead_letter";
 
 /// Where a letter was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Stage {
     Extract,
     Land,
@@ -64,31 +67,137 @@ impl Letter {
     }
 }
 
+/// A letter as its table gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    pub letter_id: String,
+    pub stage: Stage,
+    #[serde(default)]
+    pub source: String,
+    #[serde(default)]
+    pub target: String,
+    #[serde(default)]
+    pub topic: Option<String>,
+    #[serde(default)]
+    pub letter_partition: Option<i32>,
+    #[serde(default)]
+    pub letter_offset: Option<i64>,
+    #[serde(default)]
+    pub rule: String,
+    #[serde(default)]
+    pub field: String,
+    #[serde(default)]
+    pub message: String,
+    #[serde(default)]
+    pub bytes: String,
+    /// RFC 3339.
+    pub occurred_at: String,
+}
+
+impl Stored {
+    /// The letter; none when its content is not that of its number.
+    pub fn letter(&self) -> Option<Letter> {
+        let place = match (&self.topic, self.letter_partition, self.letter_offset) {
+            (Some(topic), Some(partition), Some(offset)) => Some(Place { topic: topic.clone(), partition, offset }),
+            _ => None,
+        };
+        let letter = Letter {
+            stage: self.stage,
+            source: self.source.clone(),
+            target: self.target.clone(),
+            place,
+            rule: self.rule.clone(),
+            field: self.field.clone(),
+            message: self.message.clone(),
+            bytes: self.bytes.clone(),
+        };
+        Some(letter).filter(|letter| letter.id() == self.letter_id)
+    }
+}
+
+/// What becomes of a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its row or record was taken in after all.
+    Resolved,
+    /// Somebody decided that it will never be.
+    Discarded,
+}
+
+/// A letter whose fate is decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    pub letter: Letter,
+    /// RFC 3339, as it was.
+    pub occurred_at: String,
+    pub fate: Fate,
+    pub note: String,
+}
+
 /// Letters as mapped rows of their contract, written at `now`.
 ///
 /// # Errors
 /// `Internal` when the columns are uneven, which they cannot be.
 pub fn mapped(letters: &[Letter], now: DateTime<Utc>) -> Result<RecordBatch, Error> {
-    let text = |value: &dyn Fn(&Letter) -> Option<String>| -> ArrayRef {
-        Arc::new(letters.iter().map(value).collect::<StringArray>())
-    };
-    let some = |value: &str| Some(value.to_string()).filter(|value| !value.is_empty());
-    let place = |get: fn(&Place) -> String| move |letter: &Letter| letter.place.as_ref().map(get);
     let written = now.to_rfc3339_opts(SecondsFormat::Micros, true);
-    let columns: [(&str, ArrayRef); 12] = [
-        ("letter_id", text(&|letter| Some(letter.id()))),
-        ("source", text(&|letter| some(&letter.source))),
-        ("target", text(&|letter| some(&letter.target))),
-        ("topic", text(&place(|place| place.topic.clone()))),
-        ("letter_partition", text(&place(|place| place.partition.to_string()))),
-        ("letter_offset", text(&place(|place| place.offset.to_string()))),
-        ("rule", text(&|letter| Some(letter.rule.clone()))),
-        ("field", text(&|letter| some(&letter.field))),
-        ("message", text(&|letter| Some(letter.message.clone()))),
-        ("bytes", text(&|letter| Some(letter.bytes.clone()))),
-        ("occurred_at", text(&|_| Some(written.clone()))),
-        ("stage", text(&|letter| Some(if letter.stage == Stage::Land { "land" } else { "extract" }.to_string()))),
-    ];
+    let written = text(letters, |_| Some(written.clone()));
+    let columns = columns(letters).into_iter().chain([("occurred_at", written)]);
+    batch(columns.collect())
+}
+
+/// The later rows of letters whose fate `by` has decided at `now`, as mapped rows of their contract.
+///
+/// # Errors
+/// As [`mapped`].
+pub fn marked(marks: &[Marked], by: &str, now: DateTime<Utc>) -> Result<RecordBatch, Error> {
+    let decided = now.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let letters: Vec<Letter> = marks.iter().map(|mark| mark.letter.clone()).collect();
+    let state = |mark: &Marked| match mark.fate {
+        Fate::Resolved => "resolved",
+        Fate::Discarded => "discarded",
+    };
+    let columns = columns(&letters).into_iter().chain([
+        ("occurred_at", text(marks, |mark| Some(mark.occurred_at.clone()))),
+        ("state", text(marks, |mark| Some(state(mark).to_string()))),
+        ("resolved_at", text(marks, |_| Some(decided.clone()))),
+        ("resolved_by", text(marks, |_| Some(by.to_string()))),
+        ("note", text(marks, |mark| some(&mark.note))),
+        // The time of change orders the rows of a key: the letter itself has none, and so comes before all of these.
+        ("src_updated_at", text(marks, |_| Some(decided.clone()))),
+    ]);
+    batch(columns.collect())
+}
+
+/// What a letter says, but when.
+fn columns(letters: &[Letter]) -> Vec<(&'static str, ArrayRef)> {
+    let place = |get: fn(&Place) -> String| move |letter: &Letter| letter.place.as_ref().map(get);
+    vec![
+        ("letter_id", text(letters, |letter| Some(letter.id()))),
+        ("source", text(letters, |letter| some(&letter.source))),
+        ("target", text(letters, |letter| some(&letter.target))),
+        ("topic", text(letters, place(|place| place.topic.clone()))),
+        ("letter_partition", text(letters, place(|place| place.partition.to_string()))),
+        ("letter_offset", text(letters, place(|place| place.offset.to_string()))),
+        ("rule", text(letters, |letter| Some(letter.rule.clone()))),
+        ("field", text(letters, |letter| some(&letter.field))),
+        ("message", text(letters, |letter| Some(letter.message.clone()))),
+        ("bytes", text(letters, |letter| Some(letter.bytes.clone()))),
+        (
+            "stage",
+            text(letters, |letter| Some(if letter.stage == Stage::Land { "land" } else { "extract" }.to_string())),
+        ),
+    ]
+}
+
+fn text<T>(rows: &[T], value: impl Fn(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(value).collect::<StringArray>())
+}
+
+fn some(value: &str) -> Option<String> {
+    Some(value.to_string()).filter(|value| !value.is_empty())
+}
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, Error> {
     let fields: Vec<_> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, true)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|error| Error::internal("write letters", error))

@@ -22,4 +22,4 @@ mod tests;
 
 pub use connector::Connector;
 pub use error::{Error, ErrorKind};
-pub use settings::{ExtractSettings, LandSettings, SourceSettings};
+pub use settings::{Admins, ExtractSettings, LandSettings, SourceSettings};

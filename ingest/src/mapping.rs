@@ -15,6 +15,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use tokio::sync::Mutex;
 
@@ -108,6 +109,25 @@ impl Mapping {
         let batches = frame.collect().await.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         let schema = batches.first().map_or(schema, RecordBatch::schema);
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
+    }
+
+    /// Whether the mapping reads the input column `name`. It may say yes for one that it does not need.
+    pub fn reads(&self, name: &str) -> bool {
+        let tokens = Tokenizer::new(&GenericDialect {}, &self.sql).tokenize().unwrap_or_default();
+        let mut before = Token::EOF;
+        for token in tokens.into_iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+            let is_named = matches!(&token, Token::Word(word) if word.value.eq_ignore_ascii_case(name));
+            let begins = match &before {
+                Token::Word(word) => word.value.eq_ignore_ascii_case("SELECT"),
+                Token::Comma | Token::Period => true,
+                _ => false,
+            };
+            if is_named || (begins && token == Token::Mul) {
+                return true;
+            }
+            before = token;
+        }
+        false
     }
 
     /// The names of the mapped columns, for an input with `columns`.

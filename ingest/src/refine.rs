@@ -21,6 +21,9 @@ use crate::mapping::Mapped;
 /// Envelope columns that a mapping may give.
 pub const MAPPED_ENVELOPE: [&str; 3] = ["op", "src_updated_at", "src_key"];
 
+/// What stands for a sensitive value in a letter.
+pub const MASK: &str = "***";
+
 /// Turns mapped rows of one contract into records.
 pub struct Refiner {
     contract: Arc<Contract>,
@@ -223,7 +226,7 @@ pub fn row_json(input: &RecordBatch, row: usize, sensitive: &[String]) -> String
         let text = column.as_string_opt::<i32>().filter(|text| text.is_valid(row)).map(|text| text.value(row));
         let is_sensitive = sensitive.iter().any(|name| name.eq_ignore_ascii_case(field.name()));
         let value = match text {
-            Some(_) if is_sensitive => "***".into(),
+            Some(_) if is_sensitive => MASK.into(),
             Some(text) => text.into(),
             None => serde_json::Value::Null,
         };

@@ -2,6 +2,7 @@
 //!
 //! Every default stands in the one embedded `default.toml`; here are only the types and their units.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -29,9 +30,23 @@ pub struct ExtractSettings {
     pub push_records_max: usize,
     /// Pushes a second and source, beyond which the answer is 429.
     pub push_rate_max: u32,
+    /// Dead letters replayed a second.
+    pub replay_rate_max: u32,
+    /// Who may replay and discard dead letters. From `[access]`.
+    #[serde(skip)]
+    pub admins: Admins,
     /// The key of `id_hash`. From the environment; without it, mappings that use `id_hash` are refused.
     #[serde(default)]
     pub id_key: Option<Sensitive<String>>,
+}
+
+/// Who may change what was taken in; nobody by default.
+#[derive(Debug, Clone, Default)]
+pub struct Admins {
+    /// Access control is switched off: every caller is one.
+    pub everyone: bool,
+    /// The SHA-256 of each one's token, in hex, by name.
+    pub tokens: BTreeMap<String, String>,
 }
 
 /// `[sources.<id>]`: one source system. The id is the `src` of its records.

@@ -1,5 +1,7 @@
 //! The way from a real source to the lake: SQLite over ODBC, the embedded log, Delta tables.
 
+mod letters;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,6 +66,11 @@ impl Shop {
         self.folder.path().join(name)
     }
 
+    fn lake(&self) -> Lake {
+        let path = self.path("lake").to_string_lossy().into_owned();
+        Lake::open(&lake::Settings { path }).expect("opens")
+    }
+
     fn connection(&self) -> String {
         format!("Driver=SQLite3;Database={};Timeout=5000", self.path("source.db").display())
     }
@@ -94,8 +101,8 @@ impl Shop {
         [("oa".to_string(), source)].into()
     }
 
-    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
-    async fn pull(&self) -> (u64, u64, u64, Option<String>) {
+    /// An extract that does not run yet.
+    async fn extract(&self) -> Arc<Extract> {
         let settings = ExtractSettings {
             state_path: self.path("extract"),
             connectors_path: self.path("connectors"),
@@ -107,11 +114,19 @@ impl Shop {
             body_bytes_max: 1024,
             push_records_max: 10,
             push_rate_max: 10,
+            replay_rate_max: 1000,
+            admins: crate::Admins::default(),
             id_key: Some(Sensitive::new("key".into())),
         };
         let zone = Tz::Asia__Shanghai;
-        let extract = Extract::prepare(settings, self.sources(), &self.contracts, zone, self.log.clone(), 2).await;
-        let extract = extract.expect("the connector is right");
+        let (sources, log, lake) = (self.sources(), self.log.clone(), self.lake());
+        let extract = Extract::prepare(settings, sources, &self.contracts, zone, log, 2, &lake).await;
+        extract.expect("the connector is right")
+    }
+
+    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
+    async fn pull(&self) -> (u64, u64, u64, Option<String>) {
+        let extract = self.extract().await;
         let (stop, shutdown) = watch::channel(false);
         let running = tokio::spawn({
             let extract = extract.clone();
@@ -129,7 +144,6 @@ impl Shop {
 
     /// A landing under `contracts`, not running.
     fn landing(&self, contracts: &Arc<Contracts>) -> Arc<Land> {
-        let path = self.path("lake").to_string_lossy().into_owned();
         let settings = LandSettings {
             id: "quad".into(),
             assignment: Assignment::All,
@@ -144,7 +158,7 @@ impl Shop {
             settings,
             contracts: contracts.clone(),
             timezone: Tz::Asia__Shanghai,
-            lake: Lake::open(&lake::Settings::at(path)).expect("opens"),
+            lake: self.lake(),
             log: self.log.clone(),
             partitions: 2,
             totals: Arc::new(Totals::default()),
@@ -192,8 +206,7 @@ impl Shop {
     }
 
     async fn rows(&self, query: &str) -> String {
-        let path = self.path("lake").to_string_lossy().into_owned();
-        let lake = Lake::open(&lake::Settings::at(path)).expect("opens");
+        let lake = self.lake();
         let context = SessionContext::new();
         for (name, table) in [("leave", "student_affairs.leave_request"), ("letter", crate::letter::CONTRACT)] {
             let contract = self.contracts.get(table).expect("a contract");

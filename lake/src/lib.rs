@@ -2,8 +2,8 @@
 //!
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
 //! scans. `settings` says where the lake is, `storage` reaches it on S3, `table` opens and creates, `append` commits,
-//! `history` tells of past commits, `rebuild` makes a table anew, `snapshot` reads, `upkeep` keeps files large, logs short
-//! and old days out.
+//! `history` tells of past commits, `rebuild` makes a table anew, `snapshot` reads, `schemas` keeps what the records of the
+//! topics were written with, `upkeep` keeps files large, logs short and old days out.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
@@ -11,6 +11,7 @@ pub mod append;
 pub mod error;
 pub mod history;
 pub mod rebuild;
+mod schemas;
 pub mod settings;
 pub mod snapshot;
 mod storage;

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::codes::{self, CodeSets};
 use crate::error::Error;
 use crate::odcs;
@@ -74,7 +76,8 @@ fn contract_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// How a table lives: what a later record with the same key means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The last writer wins; a delete removes.
     Entity,
@@ -85,7 +88,8 @@ pub enum Kind {
 }
 
 /// Sensitivity, 0 public to 3 highly sensitive (PIPL article 28).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Class {
     Public = 0,
     Internal = 1,
@@ -94,7 +98,8 @@ pub enum Class {
 }
 
 /// The type of a field. Timestamps are microseconds UTC; decimals are exact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FieldType {
     String,
     Int,
@@ -107,9 +112,11 @@ pub enum FieldType {
 }
 
 /// One field of a table and all that a value must satisfy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     pub name: String,
+    /// Names this field had before: records written under one of them are read as this field.
+    pub aliases: Vec<String>,
     /// The name people use, e.g. 学号.
     pub title: String,
     pub field_type: FieldType,
@@ -129,14 +136,14 @@ pub struct Field {
 }
 
 /// A predicate over the whole row, in SQL; a NULL result passes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RowRule {
     pub name: String,
     pub predicate: String,
 }
 
 /// One table: the agreement between whoever writes it and whoever reads it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contract {
     /// What topics begin with; `quad` unless the settings say otherwise.
     pub topic_prefix: String,
@@ -191,6 +198,12 @@ impl Contract {
         self.fields.iter().find(|field| field.name == name)
     }
 
+    /// The field that has or once had this name.
+    pub fn field_once(&self, name: &str) -> Option<&Field> {
+        let had = |field: &&Field| field.aliases.iter().any(|alias| alias == name);
+        self.field(name).or_else(|| self.fields.iter().find(had))
+    }
+
     /// The highest class of any field.
     pub fn class(&self) -> Class {
         self.fields.iter().map(|field| field.class).max().unwrap_or(Class::Public)
@@ -224,6 +237,13 @@ impl Contract {
             }
             if crate::record::ENVELOPE.contains(&field.name.as_str()) {
                 return Err(format!("field `{}` has the name of an envelope column", field.name));
+            }
+            for alias in &field.aliases {
+                let names = self.fields.iter().flat_map(|other| other.aliases.iter().chain([&other.name]));
+                let is_taken = crate::record::ENVELOPE.contains(&alias.as_str());
+                if is_taken || names.filter(|name| *name == alias).count() > 1 {
+                    return Err(format!("alias `{alias}` of field `{}` is another column's name", field.name));
+                }
             }
         }
         Ok(())

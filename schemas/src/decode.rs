@@ -1,21 +1,27 @@
 //! Topic bytes → records, with every undecodable record set aside.
 //!
-//! Bytes and their position enter one by one; Arrow batches with their positions leave, and apart from them
-//! the records that could not be read. One bad record never costs the good ones around it: rows are decoded in
-//! small runs whose bytes are kept until the run is complete, so that a run spoilt half-way is decoded again
-//! without the offender.
+//! Bytes and their position enter one by one; Arrow batches with their positions leave, in the contract's record schema
+//! whatever schema they were written with, and apart from them the records that could not be read. Each writer's schema
+//! has a decoder and a run of its own, so that old and new producers in one topic do not disturb each other. One bad
+//! record never costs the good ones around it: rows are decoded in small runs whose bytes are kept until the run is
+//! complete, so that a run spoilt half-way is decoded again without the offender.
 
-use std::sync::Arc;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 
 use arrow::array::{Int32Array, Int64Array};
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
-use arrow_avro::codec::Tz;
-use arrow_avro::reader::{Decoder as AvroDecoder, ReaderBuilder};
-use arrow_avro::schema::{AvroSchema, Fingerprint, SINGLE_OBJECT_MAGIC, SchemaStore};
+use arrow_avro::schema::SINGLE_OBJECT_MAGIC;
 
 use crate::contract::Contract;
-use crate::encode::fingerprint;
 use crate::error::Error;
+use crate::evolution;
+use crate::writer::WriterSchema;
+use reading::Reading;
 
 /// Rows decoded at a time: what a bad record makes us decode again.
 const RUN_ROWS_MAX: usize = 512;
@@ -23,12 +29,18 @@ const RUN_ROWS_MAX: usize = 512;
 /// Magic and fingerprint before the Avro body.
 const HEADER_BYTES: usize = 10;
 
+/// Schemas looked up between two calls of [`Decoder::finish`]; records of further unknown ones are set aside unasked.
+const LOOKUPS_MAX: usize = 16;
+
+/// Fingerprints remembered as unknown, so that they are not looked up again.
+const UNKNOWN_MAX: usize = 1024;
+
 /// A record that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRecord {
     pub partition: i32,
     pub offset: i64,
-    /// `framing`, `unknown_schema` or `avro`.
+    /// `framing`, `unknown_schema`, `newer_schema`, `incompatible_schema` or `avro`.
     pub rule: &'static str,
     pub message: String,
     pub bytes: Vec<u8>,
@@ -42,39 +54,33 @@ pub struct Decoded {
     pub offsets: Int64Array,
 }
 
+/// Gives the schema of a fingerprint when somebody has registered it.
+pub type Lookup = Box<dyn FnMut([u8; 8]) -> Result<Option<WriterSchema>, Error> + Send>;
+
 /// Decodes the records of one contract.
 pub struct Decoder {
-    store: SchemaStore,
-    fingerprint: [u8; 8],
-    reader: AvroSchema,
-    schema: arrow::datatypes::SchemaRef,
-    avro: AvroDecoder,
-    run: Run,
+    contract: Contract,
+    schema: SchemaRef,
+    writers: Vec<Writer>,
+    /// The writer of the last record: producers come in stretches.
+    current: usize,
+    lookup: Option<Lookup>,
+    unknown: HashSet<[u8; 8]>,
+    lookups: usize,
     decoded: Vec<Decoded>,
     bad: Vec<BadRecord>,
 }
 
-/// The rows of the current run: their bytes end to end, and where they came from.
-#[derive(Default)]
-struct Run {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-    partitions: Vec<i32>,
-    offsets: Vec<i64>,
+/// What to do with the records of one writer schema.
+struct Writer {
+    fingerprint: [u8; 8],
+    reader: Reader,
 }
 
-impl Run {
-    fn push(&mut self, partition: i32, offset: i64, value: &[u8]) {
-        self.bytes.extend_from_slice(value);
-        self.ends.push(self.bytes.len());
-        self.partitions.push(partition);
-        self.offsets.push(offset);
-    }
-
-    fn rows(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end])
-    }
+enum Reader {
+    Decode(Box<Reading>),
+    /// Set aside under this rule, with this message.
+    Refuse(&'static str, String),
 }
 
 impl Decoder {
@@ -83,97 +89,139 @@ impl Decoder {
     /// # Errors
     /// `Avro` when the contract has no usable Avro schema.
     pub fn new(contract: &Contract) -> Result<Self, Error> {
-        let reader = AvroSchema::new(contract.avro_json());
-        let mut store = SchemaStore::new();
-        store.register(reader.clone()).map_err(|error| Error::avro("register a schema", error))?;
-        let fingerprint = fingerprint(&contract.avro_json())?;
-        let avro = build(&store, &reader, fingerprint)?;
-        let run = Run::default();
-        let schema = contract.record_schema();
-        Ok(Self { store, fingerprint, reader, schema, avro, run, decoded: Vec::new(), bad: Vec::new() })
+        let mut decoder = Self {
+            contract: contract.clone(),
+            schema: contract.record_schema(),
+            writers: Vec::new(),
+            current: 0,
+            lookup: None,
+            unknown: HashSet::new(),
+            lookups: 0,
+            decoded: Vec::new(),
+            bad: Vec::new(),
+        };
+        decoder.learn(&WriterSchema::of(contract)?)?;
+        Ok(decoder)
+    }
+
+    /// Asks `lookup` for schemas that have not been learnt, once each.
+    pub fn with_lookup(self, lookup: Lookup) -> Self {
+        Self { lookup: Some(lookup), ..self }
+    }
+
+    /// Reads records of `writer` from now on, or sets them aside with what the contract cannot do with them. What is known
+    /// already stays as it is.
+    ///
+    /// # Errors
+    /// `Avro` when the schema has no decoder.
+    pub fn learn(&mut self, writer: &WriterSchema) -> Result<(), Error> {
+        if self.position(&writer.fingerprint).is_some() {
+            return Ok(());
+        }
+        let fit = evolution::fit(writer, &self.contract);
+        let (name, version) = (self.contract.name(), &self.contract.version);
+        let reader = if let Some(change) = fit.wrong.first() {
+            let message = format!(
+                "written under version {}, which {name} {version} cannot read: `{}` {}; {}, then replay this letter",
+                writer.version, change.field, change.what, change.forward
+            );
+            Reader::Refuse("incompatible_schema", message)
+        } else if !fit.newer.is_empty() {
+            let message = format!(
+                "written under version {} with `{}`, which {name} {version} does not know; upgrade landing, then replay \
+                 this letter",
+                writer.version,
+                fit.newer.join("`, `")
+            );
+            Reader::Refuse("newer_schema", message)
+        } else {
+            Reader::Decode(Box::new(Reading::new(writer, fit.columns)?))
+        };
+        self.writers.push(Writer { fingerprint: writer.fingerprint, reader });
+        Ok(())
     }
 
     /// Takes one record. What is wrong with it shows in the next [`Decoder::finish`].
     ///
     /// # Errors
-    /// `Avro` only when good records could not be put into a batch, which no record can cause.
+    /// `Avro` only when good records could not be put into a batch, which no record can cause; and what the lookup says
+    /// when it fails: the record is then neither taken nor set aside.
     pub fn push(&mut self, partition: i32, offset: i64, value: &[u8]) -> Result<(), Error> {
-        let refuse = |rule, message: &str| BadRecord {
-            partition,
-            offset,
-            rule,
-            message: message.to_string(),
-            bytes: value.to_vec(),
-        };
         if value.len() < HEADER_BYTES || value[..2] != SINGLE_OBJECT_MAGIC {
-            self.bad.push(refuse("framing", "not an Avro single object (C3 01, fingerprint, body)"));
+            self.refuse(partition, offset, value, "framing", "not an Avro single object (C3 01, fingerprint, body)");
             return Ok(());
         }
-        if value[2..HEADER_BYTES] != self.fingerprint {
-            self.bad.push(refuse("unknown_schema", "written with a schema this contract does not know"));
+        if value[2..HEADER_BYTES] != self.writers[self.current].fingerprint && !self.switch(value)? {
+            let message = "written with a schema that nobody has registered; register it, then replay this letter";
+            self.refuse(partition, offset, value, "unknown_schema", message);
             return Ok(());
         }
-        match self.avro.decode(value) {
-            Ok(consumed) if consumed == value.len() => {
-                self.run.push(partition, offset, value);
-                if self.run.ends.len() >= RUN_ROWS_MAX {
-                    self.flush()?;
-                }
-            }
-            outcome => {
-                let message = match outcome {
-                    Ok(0..) => "the body does not have the length its schema asks for".to_string(),
-                    Err(error) => error.to_string(),
-                };
-                self.bad.push(refuse("avro", &message));
-                self.replay()?;
+        match &mut self.writers[self.current].reader {
+            Reader::Decode(reading) => match reading.push(partition, offset, value)? {
+                Ok(()) if reading.rows() < RUN_ROWS_MAX => {}
+                Ok(()) => self.decoded.extend(reading.flush(&self.schema)?),
+                Err(message) => self.refuse(partition, offset, value, "avro", &message),
+            },
+            Reader::Refuse(rule, message) => {
+                let (rule, message) = (*rule, message.clone());
+                self.refuse(partition, offset, value, rule, &message);
             }
         }
         Ok(())
     }
 
-    /// Gives all that was decoded since the last call, in order of arrival, and all bad records.
+    fn refuse(&mut self, partition: i32, offset: i64, value: &[u8], rule: &'static str, message: &str) {
+        let (message, bytes) = (message.to_string(), value.to_vec());
+        self.bad.push(BadRecord { partition, offset, rule, message, bytes });
+    }
+
+    /// Gives all that was decoded since the last call, and all bad records. The records of one writer schema come in the
+    /// order of their arrival.
     ///
     /// # Errors
     /// As [`Decoder::push`].
     pub fn finish(&mut self) -> Result<(Vec<Decoded>, Vec<BadRecord>), Error> {
-        self.flush()?;
+        for writer in &mut self.writers {
+            if let Reader::Decode(reading) = &mut writer.reader {
+                self.decoded.extend(reading.flush(&self.schema)?);
+            }
+        }
+        self.lookups = 0;
         Ok((std::mem::take(&mut self.decoded), std::mem::take(&mut self.bad)))
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
-        let Some(batch) = self.avro.flush().map_err(|error| Error::avro("decode a run", error))? else {
+    fn position(&self, fingerprint: &[u8]) -> Option<usize> {
+        self.writers.iter().position(|writer| writer.fingerprint == fingerprint)
+    }
+
+    /// Makes the writer of `value` the current one, looking its schema up when it is new. Whether it is known.
+    fn switch(&mut self, value: &[u8]) -> Result<bool, Error> {
+        let fingerprint: [u8; 8] = value[2..HEADER_BYTES].try_into().expect("the header holds eight bytes of it");
+        if self.position(&fingerprint).is_none() {
+            self.look_up(fingerprint)?;
+        }
+        let found = self.position(&fingerprint);
+        self.current = found.unwrap_or(self.current);
+        Ok(found.is_some())
+    }
+
+    fn look_up(&mut self, fingerprint: [u8; 8]) -> Result<(), Error> {
+        let Some(lookup) = &mut self.lookup else {
             return Ok(());
         };
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), batch.columns().to_vec())
-            .map_err(|error| Error::avro("decode a run", error))?;
-        self.decoded.push(Decoded {
-            batch,
-            partitions: std::mem::take(&mut self.run.partitions).into(),
-            offsets: std::mem::take(&mut self.run.offsets).into(),
-        });
-        self.run.bytes.clear();
-        self.run.ends.clear();
-        Ok(())
-    }
-
-    /// A failed row leaves the columns uneven: start over with the rows that were good.
-    fn replay(&mut self) -> Result<(), Error> {
-        self.avro = build(&self.store, &self.reader, self.fingerprint)?;
-        for row in self.run.rows() {
-            self.avro.decode(row).map_err(|error| Error::avro("decode a row again", error))?;
+        if self.lookups >= LOOKUPS_MAX || self.unknown.contains(&fingerprint) {
+            return Ok(());
         }
-        Ok(())
+        self.lookups += 1;
+        match lookup(fingerprint)? {
+            Some(writer) => self.learn(&writer),
+            None => {
+                if self.unknown.len() >= UNKNOWN_MAX {
+                    self.unknown.clear();
+                }
+                self.unknown.insert(fingerprint);
+                Ok(())
+            }
+        }
     }
-}
-
-fn build(store: &SchemaStore, reader: &AvroSchema, fingerprint: [u8; 8]) -> Result<AvroDecoder, Error> {
-    ReaderBuilder::new()
-        .with_writer_schema_store(store.clone())
-        .with_reader_schema(reader.clone())
-        .with_active_fingerprint(Fingerprint::Rabin(u64::from_le_bytes(fingerprint)))
-        .with_tz(Tz::Utc)
-        .with_batch_size(RUN_ROWS_MAX)
-        .build_decoder()
-        .map_err(|error| Error::avro("build a decoder", error))
 }

@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Shape,
     /// Avro could not be written or read.
     Avro,
+    /// The store of schemas did not answer: try again.
+    Store,
 }
 
 /// An error with its kind, a message that says what and where, and its cause.
@@ -34,6 +36,15 @@ impl Error {
     /// A batch of the wrong shape.
     pub fn shape(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Shape, message: message.into(), source: None }
+    }
+
+    /// A question to the store of schemas that was not answered.
+    pub fn store(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self {
+            kind: ErrorKind::Store,
+            message: "could not look a schema up".to_string(),
+            source: Some(Box::new(source)),
+        }
     }
 
     pub(crate) fn io(file: impl Into<PathBuf>, source: std::io::Error) -> Self {

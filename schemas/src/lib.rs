@@ -6,7 +6,8 @@
 //! The way of the data: `odcs` reads a file, `contract` is what it says, `codes` are the closed
 //! value sets it refers to. `record` gives the Arrow and Delta schemas, `coerce` turns mapped text
 //! into typed columns, `check` finds the rows that break a rule, and `encode` and `decode` carry
-//! records over a topic as Avro single objects.
+//! records over a topic as Avro single objects. `writer` is a schema that records were written with, and `evolution`
+//! says what a change of a contract means for those who write by the old one and read by the new one.
 //!
 //! This crate does no I/O beyond reading contract folders, and never decides what happens to a bad row.
 
@@ -17,15 +18,18 @@ pub mod contract;
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod evolution;
 mod odcs;
 pub mod record;
 pub mod secret;
 #[cfg(test)]
 mod tests;
+pub mod writer;
 
 pub use check::{Checker, Violation};
 pub use contract::{Class, Contract, Contracts, Field, FieldType, Kind};
-pub use decode::{BadRecord, Decoded, Decoder};
+pub use decode::{BadRecord, Decoded, Decoder, Lookup};
 pub use encode::Encoder;
 pub use error::{Error, ErrorKind};
 pub use secret::Sensitive;
+pub use writer::WriterSchema;

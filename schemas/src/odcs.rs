@@ -213,12 +213,17 @@ fn field(property: Property, codes: &CodeSets) -> Result<Field, String> {
         length_max: options.max_length,
         pattern: options.pattern,
         values: None,
+        aliases: Vec::new(),
         name,
     };
     for custom in property.custom_properties {
         let text = custom.value.as_str().unwrap_or_default();
         match custom.property.as_str() {
             "fieldCode" => field.code = Some(text.to_string()),
+            "aliases" => {
+                let names = serde_json::from_value(custom.value);
+                field.aliases = names.map_err(|_| format!("field `{}`: aliases is not a list of names", field.name))?;
+            }
             "codeSet" => {
                 let set = codes.get(text);
                 let set = set.ok_or_else(|| format!("field `{}`: no code set `codes/{text}.csv`", field.name))?;

@@ -58,6 +58,42 @@ impl FieldType {
             }
         }
     }
+
+    /// The type that Quad writes as this Avro type; none when it writes no such type.
+    pub(crate) fn from_avro(avro: &Value) -> Option<Self> {
+        let number = |key: &str| avro.get(key)?.as_i64();
+        let name = avro.as_str().or_else(|| avro.get("type")?.as_str())?;
+        Some(match (name, avro.get("logicalType").and_then(Value::as_str)) {
+            ("string", None) => FieldType::String,
+            ("int", None) => FieldType::Int,
+            ("int", Some("date")) => FieldType::Date,
+            ("long", None) => FieldType::BigInt,
+            ("long", Some("timestamp-micros")) => FieldType::Timestamp,
+            ("boolean", None) => FieldType::Bool,
+            ("double", None) => FieldType::Double,
+            ("bytes", Some("decimal")) => FieldType::Decimal {
+                precision: number("precision")?.try_into().ok()?,
+                scale: number("scale").unwrap_or(0).try_into().ok()?,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// As contracts write it: `bigint`, `decimal(5,1)`.
+impl std::fmt::Display for FieldType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            FieldType::String => f.write_str("string"),
+            FieldType::Int => f.write_str("int"),
+            FieldType::BigInt => f.write_str("bigint"),
+            FieldType::Bool => f.write_str("bool"),
+            FieldType::Date => f.write_str("date"),
+            FieldType::Timestamp => f.write_str("timestamp"),
+            FieldType::Double => f.write_str("double"),
+            FieldType::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+        }
+    }
 }
 
 /// The types of [`ENVELOPE`], and whether a value may be absent.
@@ -74,7 +110,8 @@ fn envelope() -> [(&'static str, FieldType, bool); 6] {
 }
 
 impl Contract {
-    fn columns(&self) -> Vec<(&str, FieldType, bool)> {
+    /// Name, type and whether a value may be absent of each column of a record.
+    pub(crate) fn columns(&self) -> Vec<(&str, FieldType, bool)> {
         let is_nullable = |name: &String| !self.key.contains(name);
         let fields = self.fields.iter().map(|field| (field.name.as_str(), field.field_type, is_nullable(&field.name)));
         fields.chain(envelope()).collect()
@@ -107,17 +144,20 @@ impl Contract {
         self.kind == Kind::Event
     }
 
-    /// The Avro record, in JSON. Specification: <https://avro.apache.org/docs/1.12.0/specification/>
+    /// The Avro record, in JSON. Names that a field had before are its aliases, and `version` is the contract's: neither
+    /// changes the fingerprint. Specification: <https://avro.apache.org/docs/1.12.0/specification/>
     pub fn avro_json(&self) -> String {
-        let fields: Vec<Value> = self
-            .columns()
-            .into_iter()
-            .map(|(name, ty, nullable)| match nullable {
-                true => json!({"name": name, "type": ["null", ty.avro()], "default": null}),
-                false => json!({"name": name, "type": ty.avro()}),
-            })
-            .collect();
+        let column = |(name, ty, nullable): (&str, FieldType, bool)| match nullable {
+            true => json!({"name": name, "type": ["null", ty.avro()], "default": null}),
+            false => json!({"name": name, "type": ty.avro()}),
+        };
+        let mut columns: Vec<Value> = self.columns().into_iter().map(column).collect();
+        for (column, field) in columns.iter_mut().zip(&self.fields).filter(|(_, field)| !field.aliases.is_empty()) {
+            column["aliases"] = json!(field.aliases);
+        }
         let namespace = format!("quad.{}", self.domain);
-        json!({"type": "record", "name": self.table, "namespace": namespace, "fields": fields}).to_string()
+        let (name, version) = (&self.table, &self.version);
+        json!({"type": "record", "name": name, "namespace": namespace, "version": version, "fields": columns})
+            .to_string()
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::{Checker, Contract, Contracts, Decoder, Encoder, check::Violation, coerce::coerce};
 
-fn contracts() -> Contracts {
+pub(crate) fn contracts() -> Contracts {
     Contracts::load(Path::new(env!("CARGO_MANIFEST_DIR"))).expect("the contracts of this repository load")
 }
 
@@ -19,7 +19,7 @@ fn contract(name: &str) -> Arc<Contract> {
 }
 
 /// Rows of text, as a mapping would give them: `columns` are names, `rows` their values, `-` is NULL.
-fn mapped(columns: &[&str], rows: &[&[&str]]) -> RecordBatch {
+pub(crate) fn mapped(columns: &[&str], rows: &[&[&str]]) -> RecordBatch {
     let fields: Vec<_> = columns.iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
     let value = |row: &&[&str], column: usize| Some(row[column]).filter(|text| *text != "-").map(String::from);
     let arrays = (0..columns.len())

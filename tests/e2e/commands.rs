@@ -93,8 +93,22 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
 fn help_names_every_command() {
     let school = School::new(1, 50, None);
     let help = String::from_utf8_lossy(&school.output(&["--help"]).stdout).into_owned();
-    for command in ["up", "extract", "land", "query", "sql", "profile", "sources", "tables", "lake", "doctor", "token"]
-    {
+    for command in [
+        "up",
+        "extract",
+        "land",
+        "query",
+        "sql",
+        "profile",
+        "sources",
+        "reconcile",
+        "tables",
+        "lake",
+        "doctor",
+        "token",
+        "contracts",
+        "dead-letters",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in the help");
     }
     assert!(!help.contains(TOKEN), "the help shows a token");

@@ -9,5 +9,6 @@ mod commands;
 mod day;
 mod doors;
 mod lake;
+mod letters;
 mod reconcile;
 mod school;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use chrono::{DateTime, Utc};
 use schemas::{Contract, Contracts, coerce};
 use topic::{Log, Message};
@@ -74,6 +74,18 @@ impl Pipeline {
 
     pub fn contract(&self) -> &Arc<Contract> {
         self.refiner.contract()
+    }
+
+    /// Columns of a letter's row that are masked there and that the mapping reads.
+    pub fn masked(&self, input: &RecordBatch) -> Vec<String> {
+        let is_masked = |name: &str| {
+            let text = input.column_by_name(name).and_then(|column| column.as_string_opt::<i32>());
+            text.is_some_and(|text| text.iter().any(|value| value == Some(refine::MASK)))
+        };
+        let is_sensitive = |name: &str| self.sensitive.iter().any(|sensitive| sensitive.eq_ignore_ascii_case(name));
+        let schema = input.schema();
+        let names = schema.fields().iter().map(|field| field.name());
+        names.filter(|name| is_sensitive(name) && is_masked(name) && self.mapping.reads(name)).cloned().collect()
     }
 
     /// Maps and refines a batch of source rows, received `now`.

@@ -4,6 +4,7 @@
 //! fails is tried again with growing pauses; the others do not notice.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::Utc;
 use chrono_tz::Tz;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use lake::Lake;
 use schemas::{Contract, Contracts};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -25,6 +28,8 @@ use super::webhook;
 use crate::connector::{Connector, Kind, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
+use crate::letter;
+use crate::refine::Refiner;
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// All that extract needs to run.
@@ -33,6 +38,14 @@ pub struct Extract {
     state: State,
     pub board: Board,
     sources: Vec<PreparedSource>,
+    pub(super) contracts: Contracts,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) lake: Lake,
+    /// Writes what becomes of letters.
+    pub(super) letters: Refiner,
+    /// Held by the one replay or discard under way.
+    pub(super) replaying: tokio::sync::Mutex<()>,
+    pub(super) replay_pace: DefaultDirectRateLimiter,
 }
 
 /// A source whose connector was read and whose mappings were checked.
@@ -45,10 +58,12 @@ pub struct PreparedSource {
 }
 
 impl Extract {
-    /// Reads connectors, checks mappings and makes the topics. Nothing is pulled yet.
+    /// Reads connectors, checks mappings, makes the topics and registers in `lake` the schemas it will write with.
+    /// Nothing is pulled yet.
     ///
     /// # Errors
-    /// `Settings` for whatever is wrong with the settings, a connector or a mapping; `Log` when the log is not there.
+    /// `Settings` for whatever is wrong with the settings, a connector or a mapping, and for a contract that cannot read
+    /// what was written before; `Log` when the log is not there, `Lake` when the lake is not.
     pub async fn prepare(
         settings: ExtractSettings,
         sources: BTreeMap<String, SourceSettings>,
@@ -56,6 +71,7 @@ impl Extract {
         timezone: Tz,
         log: Arc<dyn Log>,
         partitions: i32,
+        lake: &Lake,
     ) -> Result<Arc<Self>, Error> {
         for contract in contracts.iter() {
             log.ensure_topic(&contract.topic(), partitions)?;
@@ -64,6 +80,7 @@ impl Extract {
         for (id, source) in sources {
             prepared.push(prepare_source(&settings, id, source, contracts, timezone, &log).await?);
         }
+        register_schemas(&prepared, contracts, lake).await?;
         if let Some(parent) = settings.state_path.parent() {
             std::fs::create_dir_all(parent)
                 .map_err(|error| Error::settings(format!("could not create {}: {error}", parent.display())))?;
@@ -78,11 +95,27 @@ impl Extract {
                 });
             }
         }
-        Ok(Arc::new(Self { settings, state, board, sources: prepared }))
+        let pace = Quota::per_second(NonZeroU32::new(settings.replay_rate_max).unwrap_or(NonZeroU32::MIN));
+        Ok(Arc::new(Self {
+            settings,
+            state,
+            board,
+            sources: prepared,
+            letters: Refiner::new(letter::contract(contracts)?)?,
+            contracts: contracts.clone(),
+            log,
+            lake: lake.clone(),
+            replaying: tokio::sync::Mutex::default(),
+            replay_pace: RateLimiter::direct(pace),
+        }))
     }
 
     pub fn settings(&self) -> &ExtractSettings {
         &self.settings
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     pub fn sources(&self) -> &[PreparedSource] {
@@ -173,6 +206,19 @@ impl Extract {
     fn limits(&self) -> Limits {
         Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
     }
+}
+
+/// Makes the schemas known that this process will write with, before it writes.
+async fn register_schemas(sources: &[PreparedSource], contracts: &Contracts, lake: &Lake) -> Result<(), Error> {
+    let pipelines = sources.iter().flat_map(|source| &source.pipelines);
+    let mut written: BTreeMap<String, Arc<Contract>> =
+        pipelines.map(|pipeline| (pipeline.contract().name(), pipeline.contract().clone())).collect();
+    let letters = letter::contract(contracts)?;
+    written.insert(letters.name(), letters);
+    for contract in written.values() {
+        lake.register_schema(contract).await?;
+    }
+    Ok(())
 }
 
 async fn prepare_source(
@@ -299,7 +345,7 @@ impl TablePull<'_> {
 }
 
 /// Marks a letter among the keys that were seen; no contract key begins with it.
-const LETTER: &str = "\u{1}letter/";
+pub(super) const LETTER: &str = "\u{1}letter/";
 
 /// Rows that delete `keys`: the key's fields and `op` = D.
 fn deletes(contract: &Contract, keys: &[String]) -> Result<RecordBatch, Error> {

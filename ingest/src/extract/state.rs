@@ -96,6 +96,16 @@ impl TableState<'_> {
         batch.commit().map_err(|error| Error::internal("save a cursor", error))
     }
 
+    /// Remembers one row that was sent beside the pulls, durably; the cursor stays where it is.
+    ///
+    /// # Errors
+    /// `Internal` when the disk refuses.
+    pub fn remember(&self, key: &str, seen: &Seen) -> Result<(), Error> {
+        let mut batch = self.state.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.state.seen, format!("{}{key}", self.prefix), encode(seen));
+        batch.commit().map_err(|error| Error::internal("remember a row", error))
+    }
+
     /// The keys that a pull before `pull` saw last, and how many rows are known in all.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! them, as a record or a dead letter. Each push is authenticated by bearer token or HMAC; body, batch and rate are
 //! bounded. A push that is refused as a whole (401, 404, 400, 413, 429, 503) has left nothing in the log.
 //!
-//! `GET /health` says that the listener is up; `GET /v1/sources` how each source is.
+//! Dead letters are replayed and discarded on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -27,19 +27,21 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::admin;
 use super::pipeline::{Pipeline, Sent};
 use super::run::{Extract, PreparedSource};
 use crate::connector::Pull;
 use crate::error::{Error, ErrorKind};
 use crate::settings::SourceSettings;
 
-struct Receiver {
-    extract: Arc<Extract>,
+/// What the handlers share.
+pub(super) struct Receiver {
+    pub(super) extract: Arc<Extract>,
     rates: DefaultKeyedRateLimiter<String>,
 }
 
 /// A refusal: its status, and what to do about it.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -70,11 +72,16 @@ pub async fn serve(
     let rate = NonZeroU32::new(extract.settings().push_rate_max).unwrap_or(NonZeroU32::MIN);
     let body_bytes_max = extract.settings().body_bytes_max;
     let receiver = Arc::new(Receiver { extract, rates: RateLimiter::keyed(Quota::per_second(rate)) });
+    let letters = Router::new()
+        .route("/v1/dead-letters/replay", post(admin::replay))
+        .route("/v1/dead-letters/discard", post(admin::discard))
+        .layer(DefaultBodyLimit::max(admin::BODY_BYTES_MAX));
     let router = Router::new()
         .route("/v1/push/{source}/{table}", post(push))
         .route("/v1/sources", get(sources))
         .route("/health", get(|| async { "ok" }))
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .merge(letters)
         .with_state(receiver);
     let stopped = async move {
         let _ = shutdown.wait_for(|stop| *stop).await;
@@ -153,15 +160,19 @@ fn is_authentic(settings: &SourceSettings, headers: &HeaderMap, body: &[u8]) -> 
         mac.update(body);
         return unhex(signature).is_some_and(|bytes| mac.verify_slice(&bytes).is_ok());
     }
-    let token = header("authorization").and_then(|text| text.strip_prefix("Bearer "));
-    let (Some(token), Some(expected)) = (token, &settings.token_sha256) else {
+    let (Some(token), Some(expected)) = (bearer(headers), &settings.token_sha256) else {
         return false;
     };
     // Both sides are digests: comparing them tells nothing of the token.
     unhex(expected).is_some_and(|expected| expected == Sha256::digest(token.as_bytes()).as_slice())
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// The bearer token of a request.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.trim().as_bytes().chunks(2);
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }

@@ -1,0 +1,47 @@
+//! Asking the process that holds the log: JSON goes to its HTTP listener with the caller's token, JSON comes back.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// The longest that one batch of letters may take.
+const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Posts `body` to `path` of `address` (HOST:PORT), with `token`.
+///
+/// # Errors
+/// Nobody answers there, or the answer is a refusal: its own words.
+pub async fn json(address: &str, path: &str, token: Option<&str>, body: &Value) -> Result<Value> {
+    let exchange = async {
+        let stream = TcpStream::connect(address).await.with_context(|| {
+            format!("could not reach {address}; is `quad up` or `quad extract` running? See --extract")
+        })?;
+        let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let mut request =
+            Request::post(path).header(header::HOST, address).header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let response = sender.send_request(request.body(Full::new(Bytes::from(body.to_string())))?).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        connection.abort();
+        anyhow::Ok((status, body))
+    };
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange)
+        .await
+        .with_context(|| format!("{address} gave no answer within {} s", TIMEOUT.as_secs()))??;
+    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status != StatusCode::OK {
+        bail!("{address} refused ({status}): {}", answer["error"].as_str().unwrap_or("no reason given"));
+    }
+    Ok(answer)
+}
