@@ -17,10 +17,20 @@ use crate::error::Error;
 pub const CONTRACT: &str = "platform.dead_letter";
 
 /// Where a letter was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
     Extract,
     Land,
+}
+
+impl Stage {
+    /// As the table of letters and the metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Extract => "extract",
+            Self::Land => "land",
+        }
+    }
 }
 
 /// The place of a record on a topic.
@@ -87,7 +97,7 @@ pub fn mapped(letters: &[Letter], now: DateTime<Utc>) -> Result<RecordBatch, Err
         ("message", text(&|letter| Some(letter.message.clone()))),
         ("bytes", text(&|letter| Some(letter.bytes.clone()))),
         ("occurred_at", text(&|_| Some(written.clone()))),
-        ("stage", text(&|letter| Some(if letter.stage == Stage::Land { "land" } else { "extract" }.to_string()))),
+        ("stage", text(&|letter| Some(letter.stage.name().to_string()))),
     ];
     let fields: Vec<_> = columns.iter().map(|(name, _)| Field::new(*name, DataType::Utf8, true)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();

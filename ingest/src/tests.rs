@@ -16,6 +16,7 @@ use topic::{Log, Message};
 
 use crate::extract::run::Extract;
 use crate::land::rebuild::rebuild;
+use crate::extract::status::State;
 use crate::land::{Land, Totals};
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
@@ -119,7 +120,7 @@ impl Shop {
         });
         let status = poll_until("the pull ends", || {
             let status = extract.board.report().get("oa/leave_request").cloned()?;
-            (status.succeeded_at.is_some() || status.failures > 0).then_some(status)
+            (status.state == State::Ok || status.failures > 0).then_some(status)
         })
         .await;
         stop.send_replace(true);
