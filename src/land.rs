@@ -14,6 +14,7 @@ use lake::Lake;
 
 use crate::serve::{self, Parts};
 use crate::settings::Settings;
+use crate::traces::Exporter;
 
 /// How often long work says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -54,11 +55,11 @@ enum LandCommand {
 ///
 /// # Errors
 /// Whatever stopped it.
-pub async fn run(settings: Settings, args: LandArgs) -> Result<ExitCode> {
+pub async fn run(settings: Settings, args: LandArgs, exporter: Option<Exporter>) -> Result<ExitCode> {
     match args.command {
         None => match args.rebuild {
             Some(table) => rebuild(&settings, &table).await,
-            None => serve::run(settings, Parts::LAND, args.service.check).await,
+            None => serve::run(settings, Parts::LAND, args.service.check, exporter).await,
         },
         Some(LandCommand::Reset { partition, to }) => reset(&settings, &partition, &to).await,
     }
@@ -76,7 +77,8 @@ async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
             eprintln!("{table}: {read} of {total} records");
         }
     };
-    let Rebuilt { version, rows, carried, bad, letters } = ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
+    let Rebuilt { version, rows, carried, bad, letters } =
+        ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
     println!(
         "{table} is rebuilt as version {version}: {rows} rows from the topic, {carried} carried over, {bad} bad records, \
          {letters} of them new dead letters"

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ingest::extract::run::Extract;
 use ingest::land::{Land, Totals};
+use ingest::landing::Landing;
 use lake::Lake;
 use query::serve::Bound;
 use query::{Access, Source};
@@ -19,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use topic::settings::Kind;
 
-use crate::settings::Settings;
+use crate::observe::{self, Recorder};
+use crate::settings::{Settings, SettingsError};
+use crate::traces::Exporter;
 
 /// Which parts a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +54,39 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Whatever stopped a part, or kept it from starting.
-pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<ExitCode> {
+pub async fn run(settings: Settings, parts: Parts, only_check: bool, exporter: Option<Exporter>) -> Result<ExitCode> {
     let contracts = Arc::new(settings.contracts()?);
     let access = if parts.query { Some(Access::new(&settings.access)?) } else { None };
     let alone = (parts.extract != parts.land) && settings.topic.kind == Kind::Embedded;
     if alone {
-        bail!(ingest_settings("the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\""));
+        bail!(SettingsError(
+            "the embedded log serves one process: use `quad up`, or set topic.kind = \"kafka\"".to_string()
+        ));
     }
     if only_check {
         println!("the settings are valid");
         return Ok(ExitCode::SUCCESS);
     }
+    let recorder = settings.observe.http_listen.map(|_| Recorder::install()).transpose()?;
     let started = Started::prepare(&settings, parts, contracts, access).await?;
+    let page = match (recorder, settings.observe.http_listen) {
+        (Some(recorder), Some(address)) => Some(tokio::spawn(recorder.bind(address).await?.serve(started.observed()))),
+        _ => None,
+    };
+    let flush = exporter.as_ref().map(Exporter::flush);
+    exporter.map(|exporter| tokio::spawn(exporter.run()));
+    let outcome = run_parts(started).await;
+    if let Some(page) = page {
+        page.abort();
+    }
+    if let Some(flush) = flush {
+        flush.run().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs what was prepared until an interrupt or until one part fails.
+async fn run_parts(started: Started) -> Result<()> {
     let (stop, shutdown) = watch::channel(false);
     let mut running = JoinSet::new();
     let pulse = Pulse { extract: started.extract.clone(), land: started.land.as_ref().map(|land| land.totals.clone()) };
@@ -80,8 +104,7 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
     if let Some(extract) = started.extract {
         running.spawn(async move { extract.run(shutdown).await.context("extract stopped") });
     }
-    until_stopped(running, &stop, pulse).await?;
-    Ok(ExitCode::SUCCESS)
+    until_stopped(running, &stop, pulse).await
 }
 
 /// Landing, opened and not running: for what is done to it by hand.
@@ -97,17 +120,24 @@ pub async fn prepare_land(settings: &Settings, contracts: Arc<Contracts>) -> Res
 struct Started {
     extract: Option<Arc<Extract>>,
     land: Option<Arc<Land>>,
+    landing: Option<Arc<Landing>>,
     query: Option<Bound>,
 }
 
 impl Started {
+    /// What the metrics page looks at.
+    fn observed(&self) -> observe::Parts {
+        let query = self.query.as_ref().map(Bound::watched);
+        observe::Parts { extract: self.extract.clone(), landing: self.landing.clone(), query }
+    }
+
     async fn prepare(
         settings: &Settings,
         parts: Parts,
         contracts: Arc<Contracts>,
         access: Option<Access>,
     ) -> Result<Self> {
-        let mut started = Self { extract: None, land: None, query: None };
+        let mut started = Self { extract: None, land: None, landing: None, query: None };
         let lake = Lake::open(&settings.lake)?;
         let (timezone, partitions) = (settings.timezone, settings.topic.partitions);
         if parts.extract || parts.land {
@@ -122,6 +152,9 @@ impl Started {
             if parts.land {
                 let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());
                 let totals = Arc::new(Totals::default());
+                let landing = Arc::new(Landing::new(&contracts));
+                tokio::spawn(landing.clone().watch_lag(log.clone(), contracts.clone()));
+                started.landing = Some(landing);
                 started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals }));
             }
         }
@@ -194,8 +227,4 @@ impl Pulse {
             tracing::info!(rows, dead_letters = totals.letters.load(Ordering::Relaxed), commits, "landed");
         }
     }
-}
-
-fn ingest_settings(message: &str) -> ingest::Error {
-    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
 }

@@ -15,8 +15,8 @@ use tokio::sync::watch;
 use topic::{Log, Message};
 
 use crate::extract::run::Extract;
-use crate::land::rebuild::rebuild;
 use crate::extract::status::State;
+use crate::land::rebuild::rebuild;
 use crate::land::{Land, Totals};
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
