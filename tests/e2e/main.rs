@@ -8,4 +8,8 @@ mod chaos;
 mod commands;
 mod day;
 mod doors;
+#[path = "../tidy/promql.rs"]
+mod promql;
 mod school;
+mod traces;
+mod watch;
