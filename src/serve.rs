@@ -154,8 +154,9 @@ impl Started {
                 let totals = Arc::new(Totals::default());
                 let landing = Arc::new(Landing::new(&contracts));
                 tokio::spawn(landing.clone().watch_lag(log.clone(), contracts.clone()));
-                started.landing = Some(landing);
-                started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals }));
+                started.landing = Some(landing.clone());
+                started.land =
+                    Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals, landing }));
             }
         }
         if let Some(access) = access {

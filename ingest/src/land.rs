@@ -32,6 +32,7 @@ use tokio::task::JoinSet;
 use topic::{Consumer, Log, Subscription};
 
 use crate::error::{Error, ErrorKind};
+use crate::landing::Landing;
 use crate::letter;
 use crate::settings::{Assignment, LandSettings};
 use lane::{Lane, Shared};
@@ -55,6 +56,7 @@ pub struct Land {
     pub log: Arc<dyn Log>,
     pub partitions: i32,
     pub totals: Arc<Totals>,
+    pub landing: Arc<Landing>,
 }
 
 impl Land {
@@ -73,6 +75,7 @@ impl Land {
                 Err(error) => error,
             };
             self.totals.clear();
+            self.landing.restarted(error.kind);
             let progressed = self.totals.commits.load(Ordering::Relaxed) > commits;
             failures = if progressed { 1 } else { failures.saturating_add(1) };
             match error.kind {
@@ -109,6 +112,7 @@ impl Land {
         let (land, stop) = (self.clone(), shutdown.clone());
         let polling = tokio::task::spawn_blocking(move || {
             let mut consumer = land.consumer(&lanes)?;
+            land.landing.reading();
             poll::run(&mut *consumer, inlets, &lanes, &stop)
         });
         let outcome = watch_over(running, &ledger).await;

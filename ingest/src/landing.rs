@@ -11,7 +11,7 @@ use schemas::Contracts;
 use topic::Log;
 
 use crate::error::ErrorKind;
-use crate::letter::{self, Letter};
+use crate::letter::Letter;
 use crate::metrics;
 
 /// How often the log is asked how far it reaches.
@@ -100,11 +100,6 @@ impl Landing {
         self.state().committed.insert(table.to_string(), Some(Instant::now()));
         metrics::landed(table, landed);
         metrics::dead_letters(letters);
-    }
-
-    /// Letters were committed to their own table, apart from the rows around them.
-    pub fn committed_letters(&self, landed: Landed) {
-        self.committed(letter::CONTRACT, landed, &[]);
     }
 
     /// Sets the gauges that grow by themselves; called when the metrics are asked for.

@@ -146,7 +146,7 @@ pub fn register_landed(table: &str) {
         counter!(name, "table" => table.to_string()).increment(0);
     }
     let _ = histogram!(COMMIT_SECONDS, "table" => table.to_string());
-    for kind in [ErrorKind::Log, ErrorKind::Lake] {
+    for kind in [ErrorKind::Log, ErrorKind::Lake, ErrorKind::Fenced] {
         counter!(LAND_RETRIES, "kind" => kind.name()).increment(0);
     }
 }

@@ -18,6 +18,7 @@ use crate::extract::run::Extract;
 use crate::extract::status::State;
 use crate::land::rebuild::rebuild;
 use crate::land::{Land, Totals};
+use crate::landing::Landing;
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
 /// A workshop: a folder with a source database, a connector, a log and a lake.
@@ -149,6 +150,7 @@ impl Shop {
             log: self.log.clone(),
             partitions: 2,
             totals: Arc::new(Totals::default()),
+            landing: Arc::new(Landing::new(contracts)),
         })
     }
 
