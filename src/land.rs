@@ -14,6 +14,7 @@ use lake::Lake;
 
 use crate::serve::{self, Parts};
 use crate::settings::Settings;
+use crate::traces::Exporter;
 
 /// How often long work says how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -54,11 +55,11 @@ enum LandCommand {
 ///
 /// # Errors
 /// Whatever stopped it.
-pub async fn run(settings: Settings, args: LandArgs) -> Result<ExitCode> {
+pub async fn run(settings: Settings, args: LandArgs, exporter: Option<Exporter>) -> Result<ExitCode> {
     match args.command {
         None => match args.rebuild {
             Some(table) => rebuild(&settings, &table).await,
-            None => serve::run(settings, Parts::LAND, args.service.check).await,
+            None => serve::run(settings, Parts::LAND, args.service.check, exporter).await,
         },
         Some(LandCommand::Reset { partition, to }) => reset(&settings, &partition, &to).await,
     }
@@ -86,17 +87,18 @@ async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
 }
 
 async fn reset(settings: &Settings, partition: &str, to: &str) -> Result<ExitCode> {
-    let usage = |message: String| ingest::Error { kind: ingest::ErrorKind::Settings, message, source: None };
-    let wrong = || usage(format!("`{partition}` is no partition: say TOPIC/NUMBER, such as quad.academic.grade/2"));
+    let wrong =
+        || crate::usage(format!("`{partition}` is no partition: say TOPIC/NUMBER, such as quad.academic.grade/2"));
     let (topic, number) = partition.rsplit_once('/').ok_or_else(wrong)?;
     let number: i32 = number.parse().map_err(|_| wrong())?;
     let contracts = settings.contracts()?;
     let contract = contracts.iter().find(|contract| contract.topic() == topic);
-    let contract = contract.ok_or_else(|| usage(format!("no contract has the topic {topic}; see `quad tables`")))?;
+    let contract =
+        contract.ok_or_else(|| crate::usage(format!("no contract has the topic {topic}; see `quad tables`")))?;
     let offset = match to.parse::<i64>() {
         Ok(offset) => offset,
         Err(_) if matches!(to, "earliest" | "latest") => extent_of(settings, topic, number, to).await?,
-        Err(_) => bail!(usage(format!("`--to {to}`: an offset, earliest or latest"))),
+        Err(_) => bail!(crate::usage(format!("`--to {to}`: an offset, earliest or latest"))),
     };
     let lake = Lake::open(&settings.lake)?;
     let reset = reset::reset(&lake, contract, &settings.land.id, number, offset).await?;

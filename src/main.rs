@@ -9,10 +9,13 @@ mod dead_letters;
 mod doctor;
 mod lake;
 mod land;
+mod metrics;
+mod observe;
 mod reconcile;
 mod report;
 mod serve;
 mod settings;
+mod traces;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +23,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use serve::Service;
-use settings::{LogFormat, Settings};
+use settings::{LogFormat, Settings, SettingsError};
+use traces::Exporter;
 
 /// The data foundation of a student community: campus systems → log → lake → SQL and profiles.
 #[derive(Parser)]
@@ -66,6 +70,12 @@ enum Command {
     Contracts(contracts::ContractsArgs),
 }
 
+impl Command {
+    fn is_service(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Extract(_) | Self::Land(_) | Self::Query(_))
+    }
+}
+
 /// The command line or the settings are wrong.
 const USAGE: u8 = 64;
 
@@ -84,23 +94,23 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error.context("the settings cannot be used"), USAGE),
     };
-    start_log(&settings.log);
+    let exporter = start_log(&settings, cli.command.is_service());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into(), 1),
     };
-    match runtime.block_on(run(cli.command, settings)) {
+    match runtime.block_on(run(cli.command, settings, exporter)) {
         Ok(code) => code,
         Err(error) => fail(&error, if is_settings(&error) { USAGE } else { 1 }),
     }
 }
 
-async fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up(service) => serve::run(settings, serve::Parts::ALL, service.check).await,
-        Command::Extract(service) => serve::run(settings, serve::Parts::EXTRACT, service.check).await,
-        Command::Land(args) => land::run(settings, args).await,
-        Command::Query(service) => serve::run(settings, serve::Parts::QUERY, service.check).await,
+        Command::Up(service) => serve::run(settings, serve::Parts::ALL, service.check, exporter).await,
+        Command::Extract(service) => serve::run(settings, serve::Parts::EXTRACT, service.check, exporter).await,
+        Command::Land(args) => land::run(settings, args, exporter).await,
+        Command::Query(service) => serve::run(settings, serve::Parts::QUERY, service.check, exporter).await,
         Command::Sql(args) => client::sql(&settings, &args).await,
         Command::Profile(args) => client::profile(&settings, &args).await,
         Command::Sources(format) => report::sources(&settings, format),
@@ -120,8 +130,8 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 }
 
 /// What is wrong with the command line or the settings as a whole.
-fn usage(message: &str) -> ingest::Error {
-    ingest::Error { kind: ingest::ErrorKind::Settings, message: message.to_string(), source: None }
+fn usage(message: impl Into<String>) -> SettingsError {
+    SettingsError(message.into())
 }
 
 /// Whether any cause is one that mending the settings mends.
@@ -132,15 +142,24 @@ fn is_settings(error: &anyhow::Error) -> bool {
             || cause.downcast_ref::<::lake::Error>().is_some_and(|error| error.kind == ::lake::ErrorKind::Settings)
             || cause.downcast_ref::<topic::Error>().is_some_and(|error| error.kind == topic::ErrorKind::Settings)
             || cause.is::<schemas::Error>()
+            || cause.is::<SettingsError>()
     })
 }
 
-fn start_log(settings: &settings::LogSettings) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match settings.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
+/// Log lines go to the standard error stream; the spans of a service go to what sends them, if the settings name a collector.
+fn start_log(settings: &Settings, is_service: bool) -> Option<Exporter> {
+    use tracing_subscriber::prelude::*;
+    use tracing_subscriber::{EnvFilter, filter::FilterFn, fmt};
+    let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines = match settings.log.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let endpoint = settings.observe.otlp_endpoint.clone().filter(|_| is_service);
+    let (collect, exporter) = endpoint.map(|endpoint| traces::collect(endpoint, settings.observe.trace_ratio)).unzip();
+    let only_ours = FilterFn::new(traces::is_traced as fn(&tracing::Metadata<'_>) -> bool);
+    let collect = collect.map(|collect| collect.with_filter(only_ours));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(collect).init();
+    exporter
 }

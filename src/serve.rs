@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use ingest::extract::run::Extract;
 use ingest::land::{Land, Totals};
+use ingest::landing::Landing;
 use lake::{Lake, Upkeep};
 use query::serve::Bound;
 use query::{Access, Source};
@@ -19,7 +20,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use topic::settings::Kind;
 
+use crate::observe::{self, Recorder};
 use crate::settings::Settings;
+use crate::traces::Exporter;
 
 /// Which parts a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Whatever stopped a part, or kept it from starting.
-pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<ExitCode> {
+pub async fn run(settings: Settings, parts: Parts, only_check: bool, exporter: Option<Exporter>) -> Result<ExitCode> {
     let contracts = Arc::new(settings.contracts()?);
     let access = if parts.query { Some(Access::new(&settings.access)?) } else { None };
     let alone = (parts.extract != parts.land) && settings.topic.kind == Kind::Embedded;
@@ -62,7 +65,26 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
         println!("the settings are valid");
         return Ok(ExitCode::SUCCESS);
     }
+    let recorder = settings.observe.http_listen.map(|_| Recorder::install()).transpose()?;
     let started = Started::prepare(&settings, parts, contracts, access).await?;
+    let page = match (recorder, settings.observe.http_listen) {
+        (Some(recorder), Some(address)) => Some(tokio::spawn(recorder.bind(address).await?.serve(started.observed()))),
+        _ => None,
+    };
+    let flush = exporter.as_ref().map(Exporter::flush);
+    exporter.map(|exporter| tokio::spawn(exporter.run()));
+    let outcome = run_parts(started).await;
+    if let Some(page) = page {
+        page.abort();
+    }
+    if let Some(flush) = flush {
+        flush.run().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs what was prepared until an interrupt or until one part fails.
+async fn run_parts(started: Started) -> Result<()> {
     let (stop, shutdown) = watch::channel(false);
     let mut running = JoinSet::new();
     let pulse = Pulse { extract: started.extract.clone(), land: started.land.as_ref().map(|land| land.totals.clone()) };
@@ -87,8 +109,7 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool) -> Result<E
     if let Some(extract) = started.extract {
         running.spawn(async move { extract.run(shutdown).await.context("extract stopped") });
     }
-    until_stopped(running, &stop, pulse).await?;
-    Ok(ExitCode::SUCCESS)
+    until_stopped(running, &stop, pulse).await
 }
 
 /// Landing, opened and not running: for what is done to it by hand.
@@ -105,17 +126,24 @@ struct Started {
     extract: Option<Arc<Extract>>,
     land: Option<Arc<Land>>,
     upkeep: Option<Upkeep>,
+    landing: Option<Arc<Landing>>,
     query: Option<Bound>,
 }
 
 impl Started {
+    /// What the metrics page looks at.
+    fn observed(&self) -> observe::Parts {
+        let query = self.query.as_ref().map(Bound::watched);
+        observe::Parts { extract: self.extract.clone(), landing: self.landing.clone(), query }
+    }
+
     async fn prepare(
         settings: &Settings,
         parts: Parts,
         contracts: Arc<Contracts>,
         access: Option<Access>,
     ) -> Result<Self> {
-        let mut started = Self { extract: None, land: None, upkeep: None, query: None };
+        let mut started = Self { extract: None, land: None, landing: None, upkeep: None, query: None };
         let lake = reached(settings).await?;
         let (timezone, partitions) = (settings.timezone, settings.topic.partitions);
         if parts.extract || parts.land {
@@ -132,7 +160,11 @@ impl Started {
                 started.upkeep = upkeep.enabled.then(|| Upkeep::new(lake.clone(), &contracts, upkeep));
                 let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());
                 let totals = Arc::new(Totals::default());
-                started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals }));
+                let landing = Arc::new(Landing::new(&contracts));
+                tokio::spawn(landing.clone().watch_lag(log.clone(), contracts.clone()));
+                started.landing = Some(landing.clone());
+                started.land =
+                    Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals, landing }));
             }
         }
         if let Some(access) = access {

@@ -4,10 +4,14 @@
 //! connected here.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use config::{Config, Environment, FileFormat};
+use hyper::Uri;
 use schemas::Contracts;
 use serde::Deserialize;
 
@@ -23,6 +27,7 @@ pub struct Settings {
     pub schemas_path: PathBuf,
     pub topic_prefix: String,
     pub log: LogSettings,
+    pub observe: ObserveSettings,
     pub topic: topic::Settings,
     pub lake: lake::Settings,
     pub extract: ingest::ExtractSettings,
@@ -39,6 +44,32 @@ pub struct LogSettings {
     pub filter: String,
     pub format: LogFormat,
 }
+
+/// `[observe]`: what Quad tells others about itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObserveSettings {
+    /// Metrics and health; `None` for nowhere.
+    #[serde(deserialize_with = "unless_empty")]
+    pub http_listen: Option<SocketAddr>,
+    /// The base URL of a collector of traces; `None` for none.
+    #[serde(deserialize_with = "unless_empty")]
+    pub otlp_endpoint: Option<Uri>,
+    /// From 0 to 1.
+    pub trace_ratio: f64,
+}
+
+/// Settings that are well formed and cannot be used all the same; the message names the key.
+#[derive(Debug)]
+pub struct SettingsError(pub String);
+
+impl std::fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SettingsError {}
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -104,6 +135,15 @@ impl Settings {
         if self.extract.replay_rate_max == 0 {
             anyhow::bail!("extract.replay_rate_max must be at least 1");
         }
+        if !(0.0..=1.0).contains(&self.observe.trace_ratio) {
+            anyhow::bail!("observe.trace_ratio is {}, not between 0 and 1", self.observe.trace_ratio);
+        }
+        let endpoint = self.observe.otlp_endpoint.as_ref();
+        if endpoint.is_some_and(|url| url.scheme_str() != Some("http") || url.host().is_none()) {
+            anyhow::bail!(
+                "observe.otlp_endpoint must be http://HOST:PORT; where TLS is needed, run a collector beside Quad that forwards"
+            );
+        }
         if self.land.id.is_empty() || self.land.id.contains('/') {
             anyhow::bail!("land.id must be a name without `/`");
         }
@@ -123,6 +163,17 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// A text that is read as `T`, or empty.
+fn unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
 }
 
 fn timezone<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<chrono_tz::Tz, D::Error> {
@@ -191,7 +242,7 @@ mod tests {
             "[lnd]\nid = \"x\"",
             &[],
             expect![
-                "unknown field `lnd`, expected one of `timezone`, `schemas_path`, `topic_prefix`, `log`, `topic`, `lake`, `extract`, `sources`, `land`, `query`, `access`"
+                "unknown field `lnd`, expected one of `timezone`, `schemas_path`, `topic_prefix`, `log`, `observe`, `topic`, `lake`, `extract`, `sources`, `land`, `query`, `access`"
             ],
         );
     }
@@ -209,6 +260,20 @@ mod tests {
             &[],
             expect!["lake.upkeep.file_retention_h must be from 1 to 168"],
         );
+        check(
+            "[observe]\nhttp_listen = \"9464\"",
+            &[],
+            expect!["`9464`: invalid socket address syntax for key `observe.http_listen`"],
+        );
+        check("[observe]\nhttp_listen = \"\"", &[], expect!["quad 1000 []"]);
+        check(
+            "[observe]\notlp_endpoint = \"https://collector\"",
+            &[],
+            expect![
+                "observe.otlp_endpoint must be http://HOST:PORT; where TLS is needed, run a collector beside Quad that forwards"
+            ],
+        );
+        check("", &[("QUAD_OBSERVE__TRACE_RATIO", "1.5")], expect!["observe.trace_ratio is 1.5, not between 0 and 1"]);
         check(
             "timezone = \"Mars/Base\"",
             &[],

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ingest::LandSettings;
 use ingest::land::{Land, Totals};
+use ingest::landing::Landing;
 use ingest::settings::Assignment;
 use lake::Lake;
 use schemas::{Contract, Contracts, Decoder};
@@ -165,6 +166,7 @@ impl Bench {
             log: self.log.clone(),
             partitions: PARTITIONS,
             totals: Arc::new(Totals::default()),
+            landing: Arc::new(Landing::new(contracts)),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let (stop, shutdown) = watch::channel(false);

@@ -17,6 +17,20 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// As metrics and traces name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::Source => "source",
+            Self::Log => "log",
+            Self::Lake => "lake",
+            Self::Fenced => "fenced",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// An error with its kind, a message that says what, where and what to do, and its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

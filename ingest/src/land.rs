@@ -2,7 +2,7 @@
 //!
 //! Records enter, commits leave. `poll` reads the log on a thread of its own and decodes; `lanes` is its way to the
 //! tables' lanes; a `lane` has records checked by its `sieve`, writes Parquet and commits rows and offsets together;
-//! `rows` gives rows their place and day. `letters` and `ledger` are tables that landing itself writes, as `own` tables.
+//! `rows` gives rows their place and day, `writers` knows what records were written with. `letters` and `ledger` are tables that landing itself writes, as `own` tables.
 //! `reset` and `rebuild` are what a person has done to a partition or a table.
 //!
 //! The lake alone says where to start: every partition that is taken over, and every start again after a failure, reads
@@ -19,6 +19,7 @@ pub mod reset;
 pub mod rows;
 pub mod sieve;
 pub mod totals;
+pub mod writers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +33,7 @@ use tokio::task::JoinSet;
 use topic::{Consumer, Log, Subscription};
 
 use crate::error::{Error, ErrorKind};
+use crate::landing::Landing;
 use crate::letter;
 use crate::settings::{Assignment, LandSettings};
 use lane::{Lane, Shared};
@@ -55,6 +57,7 @@ pub struct Land {
     pub log: Arc<dyn Log>,
     pub partitions: i32,
     pub totals: Arc<Totals>,
+    pub landing: Arc<Landing>,
 }
 
 impl Land {
@@ -73,6 +76,7 @@ impl Land {
                 Err(error) => error,
             };
             self.totals.clear();
+            self.landing.restarted(error.kind);
             let progressed = self.totals.commits.load(Ordering::Relaxed) > commits;
             failures = if progressed { 1 } else { failures.saturating_add(1) };
             match error.kind {
@@ -103,12 +107,14 @@ impl Land {
             self.ensure_topic(contract).await?;
             let (channel, orders) = mpsc::channel(poll::CHUNKS_WAITING_MAX);
             running.spawn(Lane::open(shared.clone(), contract.clone()).await?.run(orders));
-            inlets.push(poll::Inlet::new(contract, channel.clone())?);
+            let decoder = writers::decoder(&self.lake, contract).await?;
+            inlets.push(poll::Inlet::new(contract.topic(), decoder, channel.clone()));
             lanes.by_topic.insert(contract.topic(), channel);
         }
         let (land, stop) = (self.clone(), shutdown.clone());
         let polling = tokio::task::spawn_blocking(move || {
             let mut consumer = land.consumer(&lanes)?;
+            land.landing.reading();
             poll::run(&mut *consumer, inlets, &lanes, &stop)
         });
         let outcome = watch_over(running, &ledger).await;

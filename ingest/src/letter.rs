@@ -19,11 +19,21 @@ use crate::error::Error;
 pub const CONTRACT: &str = "platform.dead_letter";
 
 /// Where a letter was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     Extract,
     Land,
+}
+
+impl Stage {
+    /// As the table of letters and the metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Extract => "extract",
+            Self::Land => "land",
+        }
+    }
 }
 
 /// The place of a record on a topic.
@@ -182,10 +192,7 @@ fn columns(letters: &[Letter]) -> Vec<(&'static str, ArrayRef)> {
         ("field", text(letters, |letter| some(&letter.field))),
         ("message", text(letters, |letter| Some(letter.message.clone()))),
         ("bytes", text(letters, |letter| Some(letter.bytes.clone()))),
-        (
-            "stage",
-            text(letters, |letter| Some(if letter.stage == Stage::Land { "land" } else { "extract" }.to_string())),
-        ),
+        ("stage", text(letters, |letter| Some(letter.stage.name().to_string()))),
     ]
 }
 

@@ -3,7 +3,7 @@
 //! Rows of source systems enter; records of the contracts leave to the topic, and from there to the lake.
 //! `connector` and `functions` are what a data engineer writes and writes with; `mapping` runs it; `refine`
 //! turns mapped rows into records and dead letters. `extract` pulls and receives, `land` commits; `reconcile` holds the two ends
-//! against each other.
+//! against each other; `landing` and `metrics` say how it goes.
 //!
 //! A source row is never lost and never stops another: it becomes a record or a dead letter.
 
@@ -12,8 +12,10 @@ pub mod error;
 pub mod extract;
 pub mod functions;
 pub mod land;
+pub mod landing;
 pub mod letter;
 pub mod mapping;
+pub mod metrics;
 pub mod reconcile;
 pub mod refine;
 pub mod settings;

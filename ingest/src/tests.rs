@@ -17,8 +17,10 @@ use tokio::sync::watch;
 use topic::{Log, Message};
 
 use crate::extract::run::Extract;
+use crate::extract::status::State;
 use crate::land::rebuild::rebuild;
 use crate::land::{Land, Totals};
+use crate::landing::Landing;
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
 /// A workshop: a folder with a source database, a connector, a log and a lake.
@@ -68,7 +70,7 @@ impl Shop {
 
     fn lake(&self) -> Lake {
         let path = self.path("lake").to_string_lossy().into_owned();
-        Lake::open(&lake::Settings { path }).expect("opens")
+        Lake::open(&lake::Settings::at(path)).expect("opens")
     }
 
     fn connection(&self) -> String {
@@ -134,7 +136,7 @@ impl Shop {
         });
         let status = poll_until("the pull ends", || {
             let status = extract.board.report().get("oa/leave_request").cloned()?;
-            (status.succeeded_at.is_some() || status.failures > 0).then_some(status)
+            (status.state == State::Ok || status.failures > 0).then_some(status)
         })
         .await;
         stop.send_replace(true);
@@ -162,6 +164,7 @@ impl Shop {
             log: self.log.clone(),
             partitions: 2,
             totals: Arc::new(Totals::default()),
+            landing: Arc::new(Landing::new(contracts)),
         })
     }
 

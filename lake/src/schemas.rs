@@ -78,7 +78,10 @@ impl Lake {
         if let Ok(folder) = location.to_file_path() {
             std::fs::create_dir_all(folder).map_err(|error| failed("keep", contract, error))?;
         }
-        let storage = DeltaTableBuilder::from_url(location).and_then(|builder| builder.build_storage());
+        let storage = DeltaTableBuilder::from_url(location.clone()).and_then(|builder| match &self.store {
+            Some(store) => builder.with_storage_backend(store.clone(), location).build_storage(),
+            None => builder.build_storage(),
+        });
         Ok(storage.map_err(|error| failed("keep", contract, error))?.object_store(None))
     }
 }

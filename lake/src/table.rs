@@ -25,7 +25,7 @@ use crate::storage;
 pub struct Lake {
     root: Url,
     /// One client for all tables; `None` for a folder.
-    store: Option<Arc<dyn ObjectStore>>,
+    pub(crate) store: Option<Arc<dyn ObjectStore>>,
 }
 
 impl Lake {

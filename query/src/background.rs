@@ -7,9 +7,11 @@ use std::time::Duration;
 use schemas::Sensitive;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
+use tracing::Instrument;
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::metrics;
 use crate::profile::{Computer, Store};
 use crate::source::Source;
 
@@ -31,7 +33,11 @@ impl Refresher {
                 _ = ticks.tick() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            trouble.note(self.engine.refresh(&self.source, self.key.expose()).await.map(|_| ()));
+            let refreshed = self.engine.refresh(&self.source, self.key.expose()).await.map(|_| ());
+            if refreshed.is_err() {
+                metrics::refresh_failed();
+            }
+            trouble.note(refreshed);
         }
     }
 }
@@ -71,11 +77,15 @@ impl Profiler {
             let id = snapshot.id;
             let (computer, before) = (self.computer.clone(), self.store.get());
             let began = Instant::now();
-            let computing = self.engine.spawn(async move {
+            let span = tracing::debug_span!(target: "quad::trace", "profiles");
+            let computing = async move {
                 let now = chrono::Utc::now().timestamp_micros();
                 computer.compute(snapshot, now, before.as_deref()).await
-            });
-            match computing.await.expect("a computation does not panic") {
+            };
+            let computing = self.engine.spawn(computing.instrument(span));
+            let computed_now = computing.await.expect("a computation does not panic");
+            metrics::computed(began.elapsed(), computed_now.as_ref().ok().map(|profiles| profiles.persons.len()));
+            match computed_now {
                 Ok(profiles) => {
                     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");

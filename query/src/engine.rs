@@ -37,6 +37,7 @@ use crate::access::Principal;
 use crate::catalog::{self, CATALOG};
 use crate::error::{Error, ErrorKind};
 use crate::guard;
+use crate::metrics::{self, Watch};
 use crate::policy::{self, Door};
 use crate::settings::Settings;
 use crate::snapshot::{Pinned, Snapshot};
@@ -56,6 +57,8 @@ pub struct Engine {
     slots: Arc<Semaphore>,
     timeout: Duration,
     queue_timeout: Duration,
+    queries_concurrent_max: usize,
+    pub watch: Watch,
     /// Questions run on threads of their own: a heavy one never holds up a door. Always there until dropped.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -81,6 +84,8 @@ pub struct Prepared {
     plan: Plan,
     /// The columns of the answer.
     pub schema: SchemaRef,
+    /// Where it came in.
+    pub door: Door,
     /// `$1`, `$2`, … in order; no type where the question leaves it open.
     pub parameters: Vec<Option<DataType>>,
     /// The first 64 bits of the SHA-256 of the SQL, for the audit: it tells questions apart and says nothing.
@@ -98,6 +103,8 @@ impl Engine {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("quad-query").enable_all().build();
         let runtime = runtime.map_err(|error| Error::settings("could not start threads").with_source(error))?;
         Ok(Self {
+            watch: Watch::new(&contracts),
+            queries_concurrent_max: settings.queries_concurrent_max,
             ctx,
             contracts,
             pin,
@@ -176,21 +183,28 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::prepare`], and `InvalidSql` for none or several statements.
-    pub async fn prepare_text(&self, principal: &Principal, sql: &str) -> Result<Prepared, Error> {
-        let mut statements = Self::parse(sql)?;
-        match (statements.pop(), statements.len()) {
-            (Some(statement), 0) => self.prepare(principal, statement).await,
-            (None, _) => Err(Error::new(ErrorKind::InvalidSql, "the statement is empty")),
-            _ => Err(Error::new(ErrorKind::InvalidSql, "more than one statement").with_hint("send them one by one")),
-        }
+    pub async fn prepare_text(&self, principal: &Principal, door: Door, sql: &str) -> Result<Prepared, Error> {
+        let mut statements = Self::parse(sql).inspect_err(|error| metrics::refused(door, error.kind))?;
+        let wrong = match (statements.pop(), statements.len()) {
+            (Some(statement), 0) => return self.prepare(principal, door, statement).await,
+            (None, _) => Error::new(ErrorKind::InvalidSql, "the statement is empty"),
+            _ => Error::new(ErrorKind::InvalidSql, "more than one statement").with_hint("send them one by one"),
+        };
+        metrics::refused(door, wrong.kind);
+        Err(wrong)
     }
 
-    /// Understands one statement on behalf of `principal`.
+    /// Understands one statement on behalf of `principal`, who came in by `door`.
     ///
     /// # Errors
     /// What is wrong with it, or what the principal may not ask.
-    pub async fn prepare(&self, principal: &Principal, statement: Statement) -> Result<Prepared, Error> {
-        policy::enter(principal, Door::Sql)?;
+    pub async fn prepare(&self, principal: &Principal, door: Door, statement: Statement) -> Result<Prepared, Error> {
+        let prepared = self.understand(principal, door, statement).await;
+        prepared.inspect_err(|error| metrics::refused(door, error.kind))
+    }
+
+    async fn understand(&self, principal: &Principal, door: Door, statement: Statement) -> Result<Prepared, Error> {
+        policy::enter(principal, door)?;
         guard::check(&statement)?;
         let sql_hash = hash(&statement.to_string());
         let statement = DfStatement::Statement(Box::new(statement));
@@ -207,7 +221,7 @@ impl Engine {
             .verify_plan(&plan)
             .map_err(|error| Error::new(ErrorKind::ReadOnly, "the statement would change something").with_source(error))?;
         let schema = Arc::new(plan.schema().as_arrow().clone());
-        Ok(Prepared { parameters: parameter_types(&plan)?, schema, plan: Plan::new(&state, plan), sql_hash })
+        Ok(Prepared { parameters: parameter_types(&plan)?, schema, door, plan: Plan::new(&state, plan), sql_hash })
     }
 
     /// Answers a question. `parameters` are `$1`, `$2`, … in order; `timeout` may shorten the limit, never lengthen it.
@@ -222,7 +236,7 @@ impl Engine {
         timeout: Option<Duration>,
     ) -> Result<Answer, Error> {
         let timeout = timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
-        let mut audit = Audit::new(principal, &prepared.sql_hash);
+        let mut audit = Audit::new(principal, prepared);
         let started = self.start(prepared, parameters, timeout, &mut audit).await;
         match started {
             Ok(running) => Ok(Answer::new(running, audit)),
@@ -241,17 +255,24 @@ impl Engine {
         audit: &mut Audit,
     ) -> Result<Running, Error> {
         let deadline = Instant::now() + timeout;
+        let queued = self.watch.queue();
         let waiting = tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned());
         let permit = waiting.await.map_err(|_| {
             Error::new(ErrorKind::Busy, "too many questions are running").with_hint("try again in a moment")
         })?;
         let permit = permit.map_err(|_| Error::new(ErrorKind::Unavailable, "quad is shutting down"))?;
+        drop(queued);
         let plan = bind_parameters(prepared, parameters)?;
         let pin = self.pin();
         audit.snapshot = pin.snapshot.id;
         let mut running = Running::spawn(self.runtime(), pin.state.clone(), plan, permit, timeout);
         tokio::time::timeout_at(deadline, running.started()).await.map_err(|_| answer::timed_out(timeout))??;
         Ok(running)
+    }
+
+    /// Questions that run now.
+    pub fn running(&self) -> usize {
+        self.queries_concurrent_max.saturating_sub(self.slots.available_permits())
     }
 
     /// Runs other heavy work on the engine's threads.

@@ -38,6 +38,32 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// As metrics and traces name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidSql => "invalid_sql",
+            Self::UndefinedTable => "undefined_table",
+            Self::UndefinedColumn => "undefined_column",
+            Self::UndefinedFunction => "undefined_function",
+            Self::InvalidArgument => "invalid_argument",
+            Self::Data => "data",
+            Self::ReadOnly => "read_only",
+            Self::Unsupported => "unsupported",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::Timeout => "timeout",
+            Self::Canceled => "canceled",
+            Self::Busy => "busy",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Unavailable => "unavailable",
+            Self::Settings => "settings",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// An error with its kind, a message that says what, perhaps a hint, and its cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

@@ -13,6 +13,7 @@ use schemas::{Contract, Contracts};
 use crate::access::{Principal, Role};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::policy::Door;
 use crate::settings::Settings;
 use crate::source::{Source, TableVersion};
 
@@ -89,7 +90,7 @@ pub async fn engine_with(settings: &Settings, tables: &[(&str, &str, &str)]) -> 
 
 /// The answer to a question, as a table of text.
 pub async fn ask(engine: &Engine, sql: &str) -> Result<String, Error> {
-    let prepared = engine.prepare_text(&analyst(), sql).await?;
+    let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await?;
     let answer = engine.run(&analyst(), &prepared, Vec::new(), None).await?;
     let batches: Vec<RecordBatch> = answer.try_collect().await?;
     Ok(pretty_format_batches(&batches).unwrap().to_string())

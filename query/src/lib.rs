@@ -4,7 +4,8 @@
 //! gives versions of tables, `snapshot` pins all of them at one moment, `table` makes two tables of each contract,
 //! `identity` resolves whose a record is, `catalog` puts it all in front of SQL. `guard` and `policy` decide what may be
 //! asked, `engine` answers. `profile` computes the items of every student from its definition files. `api` holds the
-//! doors: Flight SQL, the PostgreSQL wire, the profile service; `serve` opens them.
+//! doors: Flight SQL, the PostgreSQL wire, the profile service; `serve`
+//! opens them, `metrics` says how it goes.
 //!
 //! Nothing here ever writes to the lake or the topic.
 
@@ -32,6 +33,7 @@ pub mod api;
 
 pub mod background;
 pub mod error;
+pub mod metrics;
 pub mod serve;
 
 pub use access::{Access, AccessSettings};

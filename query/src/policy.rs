@@ -9,12 +9,32 @@ use crate::error::{Error, ErrorKind};
 /// A way into Quad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
-    /// SQL, over Flight SQL or the PostgreSQL wire.
-    Sql,
+    /// SQL over Flight SQL.
+    FlightSql,
+    /// SQL over the PostgreSQL wire.
+    Postgres,
     GetProfile,
     BatchGetProfiles,
     ListProfiles,
     ResolveIdentity,
+}
+
+impl Door {
+    /// As logs, metrics and traces name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FlightSql => "flight_sql",
+            Self::Postgres => "postgres",
+            Self::GetProfile => "get_profile",
+            Self::BatchGetProfiles => "batch_get_profiles",
+            Self::ListProfiles => "list_profiles",
+            Self::ResolveIdentity => "resolve_identity",
+        }
+    }
+
+    pub fn is_sql(self) -> bool {
+        matches!(self, Self::FlightSql | Self::Postgres)
+    }
 }
 
 /// What a profile is read for (处理目的).
@@ -34,7 +54,7 @@ pub enum Purpose {
 /// [`ErrorKind::Denied`], naming the roles that may.
 pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
     let roles: &[Role] = match door {
-        Door::Sql => &[Role::Admin, Role::Analyst],
+        Door::FlightSql | Door::Postgres => &[Role::Admin, Role::Analyst],
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
         Door::ListProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
@@ -81,8 +101,14 @@ mod tests {
         let mut matrix = String::new();
         for role in [Role::Admin, Role::Analyst, Role::Counselor, Role::App] {
             matrix += &format!("{role:?}:");
-            for door in [Door::Sql, Door::GetProfile, Door::BatchGetProfiles, Door::ListProfiles, Door::ResolveIdentity]
-            {
+            for door in [
+                Door::FlightSql,
+                Door::Postgres,
+                Door::GetProfile,
+                Door::BatchGetProfiles,
+                Door::ListProfiles,
+                Door::ResolveIdentity,
+            ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
                 }
@@ -95,8 +121,8 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: Sql GetProfile BatchGetProfiles ListProfiles ResolveIdentity; class 3 for safety
-            Analyst: Sql; class 3 never
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity; class 3 for safety
+            Analyst: FlightSql Postgres; class 3 never
             Counselor: GetProfile BatchGetProfiles ListProfiles; class 3 for safety
             App: GetProfile BatchGetProfiles ResolveIdentity; class 3 never
         "#]]

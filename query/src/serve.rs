@@ -40,6 +40,7 @@ pub async fn serve(
 /// Everything checked, both ports bound, nobody served yet.
 pub struct Bound {
     engine: Arc<Engine>,
+    store: Arc<Store>,
     refresher: Refresher,
     profiler: Profiler,
     grpc: Grpc,
@@ -74,11 +75,16 @@ impl Bound {
         let profiler = Profiler {
             engine: engine.clone(),
             computer,
-            store,
+            store: store.clone(),
             every: Duration::from_millis(settings.profile_refresh_ms),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };
-        Ok(Self { engine, refresher, profiler, grpc, postgres, grpc_listener, pg_listener })
+        Ok(Self { engine, store, refresher, profiler, grpc, postgres, grpc_listener, pg_listener })
+    }
+
+    /// What tells how answering goes, for as long as one likes.
+    pub fn watched(&self) -> Watched {
+        Watched { engine: self.engine.clone(), store: self.store.clone() }
     }
 
     /// Where gRPC and the PostgreSQL wire listen.
@@ -120,6 +126,45 @@ impl Bound {
         match ended {
             Some(Ok(Err(error))) => Err(error),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Tells how answering goes, from outside.
+#[derive(Clone)]
+pub struct Watched {
+    engine: Arc<Engine>,
+    store: Arc<Store>,
+}
+
+/// What a health check says of query.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Health {
+    /// The ports are bound, and the lake has been looked at.
+    pub ready: bool,
+    /// The newest snapshot; 0 while the lake is empty.
+    pub snapshot: u64,
+    pub refresh_age_s: Option<f64>,
+    pub profiles: usize,
+}
+
+impl Watched {
+    /// Sets the gauges that grow by themselves; called when the metrics are asked for.
+    pub fn observe(&self) {
+        let profiles_age = self.store.get().map(|profiles| {
+            let age_us = chrono::Utc::now().timestamp_micros() - profiles.computed_at;
+            Duration::from_micros(u64::try_from(age_us).unwrap_or(0))
+        });
+        self.engine.watch.observe(self.engine.running(), profiles_age);
+    }
+
+    pub fn health(&self) -> Health {
+        let refresh_age = self.engine.watch.refresh_age();
+        Health {
+            ready: refresh_age.is_some(),
+            snapshot: self.engine.pin().snapshot.id,
+            refresh_age_s: refresh_age.map(|age| age.as_secs_f64()),
+            profiles: self.store.get().map_or(0, |profiles| profiles.persons.len()),
         }
     }
 }

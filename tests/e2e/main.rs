@@ -10,5 +10,9 @@ mod day;
 mod doors;
 mod lake;
 mod letters;
+#[path = "../tidy/promql.rs"]
+mod promql;
 mod reconcile;
 mod school;
+mod traces;
+mod watch;

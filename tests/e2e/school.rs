@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use campus::campus::Campus;
 use campus::database::{self, Databases};
+use campus::http::Http;
 use campus::plan::Plan;
 use campus::push::Pusher;
 use campus::truth::Truth;
@@ -33,6 +34,8 @@ pub struct School {
     pub grpc: u16,
     pub pg: u16,
     pub http: u16,
+    /// Where each service that was started tells of itself.
+    pages: BTreeMap<&'static str, u16>,
     running: BTreeMap<&'static str, Child>,
 }
 
@@ -60,7 +63,8 @@ impl School {
         let campus = Campus::generate(Plan::new(seed, students, yesterday));
         database::fill(&campus, &databases).expect("the sources can be filled");
         let [grpc, pg, http] = [0; 3].map(|_| free_port());
-        let school = Self { folder, campus, databases, kafka, grpc, pg, http, running: BTreeMap::new() };
+        let (pages, running) = (BTreeMap::new(), BTreeMap::new());
+        let school = Self { folder, campus, databases, kafka, grpc, pg, http, pages, running };
         std::fs::write(school.settings(), school.toml()).expect("the settings can be written");
         school
     }
@@ -89,6 +93,8 @@ impl School {
             r#"
 schemas_path = "{root}/schemas"
 topic_prefix = "e2e-{grpc}-{pg}-{http}"
+[observe]
+http_listen = ""
 [topic]
 {topic}
 embedded.path = "{here}/topic"
@@ -145,8 +151,16 @@ token_sha256 = "{gate}"
 
     /// Starts a service; its log goes to a file in the folder.
     pub fn start(&mut self, service: &'static str) {
+        self.start_with(service, &[]);
+    }
+
+    /// Starts a service with further settings in its environment.
+    pub fn start_with(&mut self, service: &'static str, environment: &[(&str, &str)]) {
+        let page = *self.pages.entry(service).or_insert_with(free_port);
         let log = std::fs::File::options().create(true).append(true).open(self.log_file(service)).expect("a log file");
-        let child = self.quad(&[service]).stderr(log).stdout(Stdio::null()).spawn().expect("quad starts");
+        let mut command = self.quad(&[service]);
+        command.env("QUAD_OBSERVE__HTTP_LISTEN", format!("127.0.0.1:{page}")).envs(environment.iter().copied());
+        let child = command.stderr(log).stdout(Stdio::null()).spawn().expect("quad starts");
         self.running.insert(service, child);
     }
 
@@ -163,6 +177,12 @@ token_sha256 = "{gate}"
         let pid = child.id().to_string();
         Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
         child.wait().expect("it ends").code()
+    }
+
+    /// Status and text of a page of a running service.
+    pub async fn page(&self, service: &str, path: &str) -> (u16, String) {
+        let (status, text) = Http::new(&format!("127.0.0.1:{}", self.pages[service])).get(path).await.expect("a page");
+        (status.as_u16(), text)
     }
 
     pub fn log(&self, service: &str) -> String {
@@ -271,7 +291,7 @@ pub fn sha256(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

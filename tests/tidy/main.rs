@@ -2,7 +2,8 @@
 //!
 //! Enters: every text file of the work tree (`files`). Leaves: one test a rule; a broken rule fails with `file:line`, what
 //! is wrong there and how to mend it. `shape` holds how crates and files are built, `code` what source may say, `manifests`
-//! the Cargo files, `documents` the prose and scripts, and `compose` the deployment against the real command line. Nothing
+//! the Cargo files, `documents` the prose and scripts, `observe` what
+//! is said of metrics, and `compose` the deployment against the real command line. Nothing
 //! here changes a file, and nothing builds or starts a service.
 
 mod code;
@@ -10,6 +11,8 @@ mod compose;
 mod documents;
 mod files;
 mod manifests;
+mod observe;
+mod promql;
 mod shape;
 
 use files::{Problem, Tree};
@@ -68,6 +71,16 @@ fn tests_neither_sleep_nor_hide() {
 #[test]
 fn metrics_are_named_alike() {
     hold(code::metrics_are_named_alike);
+}
+
+#[test]
+fn dashboards_name_what_exists() {
+    hold(observe::dashboards_name_what_exists);
+}
+
+#[test]
+fn metrics_are_documented() {
+    hold(observe::metrics_are_documented);
 }
 
 #[test]

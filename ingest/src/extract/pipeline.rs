@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options, max};
+use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
-use schemas::{Contract, Contracts, coerce};
+use schemas::{Contract, Contracts, coerce, record};
 use topic::{Log, Message};
 
 use crate::connector::{Connector, Pull, TableMapping};
@@ -15,6 +17,7 @@ use crate::error::Error;
 use crate::functions::Surroundings;
 use crate::letter::{self, Letter};
 use crate::mapping::{Mapped, Mapping};
+use crate::metrics;
 use crate::refine::{self, MAPPED_ENVELOPE, Refined, Refiner};
 
 /// The pipeline of one table of one source.
@@ -34,6 +37,8 @@ pub struct Sent {
     pub records: usize,
     pub letters: usize,
     pub repeats: usize,
+    /// The newest time that a row of the source bears, never later than when it was received.
+    pub newest: Option<DateTime<Utc>>,
 }
 
 /// A batch on its way: refined, not yet in the log.
@@ -41,6 +46,8 @@ pub struct Ready {
     pub records: Vec<Refined>,
     pub letters: Vec<Letter>,
     pub now: DateTime<Utc>,
+    /// See [`Sent::newest`].
+    pub newest: Option<DateTime<Utc>>,
 }
 
 impl Pipeline {
@@ -97,7 +104,7 @@ impl Pipeline {
         check_output(&self.source, &self.table, &mapped.batch.schema())?;
         let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
         let letters = refine::letters(&self.source, self.contract(), input, &mapped, &violations, &self.sensitive);
-        Ok(Ready { records, letters, now })
+        Ok(Ready { records, letters, now, newest: newest(self.contract(), &mapped.batch, now) })
     }
 
     /// Refines rows that are in the contract's own columns, as text: no mapping.
@@ -110,7 +117,7 @@ impl Pipeline {
         let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
         let letters =
             refine::letters(&self.source, self.contract(), &mapped.batch, &mapped, &violations, &self.sensitive);
-        Ok(Ready { records, letters, now })
+        Ok(Ready { records, letters, now, newest: None })
     }
 
     /// Appends records and letters to the log. Blocks until every one is acknowledged.
@@ -129,7 +136,9 @@ impl Pipeline {
             }
             self.append(self.letters.contract(), &records, ready.now)?;
         }
-        self.append(self.contract(), &ready.records, ready.now)
+        self.append(self.contract(), &ready.records, ready.now)?;
+        metrics::extracted(&self.source, &self.table.name, ready.records.len(), &ready.letters);
+        Ok(())
     }
 
     fn append(&self, contract: &Contract, records: &[Refined], now: DateTime<Utc>) -> Result<(), Error> {
@@ -141,6 +150,21 @@ impl Pipeline {
     }
 }
 
+/// The newest time in a batch: when a row changed at its source, or else when what it tells happened. A source's clock may
+/// be wrong, so a time that is still to come counts as `now`.
+fn newest(contract: &Contract, mapped: &RecordBatch, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let columns = ["src_updated_at", contract.event_time.as_str()].into_iter();
+    let times = columns.filter_map(|name| newest_of(mapped.column_by_name(name)?));
+    times.max().map(|time| time.min(now))
+}
+
+/// The newest time of a column; `None` when it holds none that can be read.
+fn newest_of(column: &ArrayRef) -> Option<DateTime<Utc>> {
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    let times = cast_with_options(column, &record::timestamp_type(), &options).ok()?;
+    max(times.as_primitive::<TimestampMicrosecondType>()).and_then(DateTime::from_timestamp_micros)
+}
+
 /// A mapped column that the contract does not know is a typing mistake that would lose data silently.
 fn check_output(connector: &str, table: &TableMapping, schema: &arrow::datatypes::Schema) -> Result<(), Error> {
     let unknown = coerce::unknown_columns(&table.contract, schema, &MAPPED_ENVELOPE);
@@ -149,4 +173,30 @@ fn check_output(connector: &str, table: &TableMapping, schema: &arrow::datatypes
     }
     let contract = table.contract.name();
     Err(Error::settings(format!("{connector}/{}.sql: no field of {contract}: {}", table.name, unknown.join(", "))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::StringArray;
+
+    #[test]
+    fn the_newest_time_is_the_sources_and_never_to_come() {
+        let check = |texts: Vec<Option<&str>>| {
+            let column: ArrayRef = Arc::new(StringArray::from(texts));
+            newest_of(&column).map(|time| time.to_rfc3339())
+        };
+        let latest = Some("2026-11-24T07:00:00.500+00:00".to_string());
+        assert_eq!(
+            check(vec![Some("2026-11-23T23:00:00Z"), None, Some("2026-11-24T07:00:00.5Z"), Some("soon")]),
+            latest
+        );
+        assert_eq!(check(vec![None, Some("soon")]), None);
+        let contract = schemas::Contracts::load(std::path::Path::new("../schemas")).expect("contracts");
+        let contract = contract.get("academic.grade").expect("grades").clone();
+        let column: ArrayRef = Arc::new(StringArray::from(vec!["2099-01-01T00:00:00Z"]));
+        let batch = RecordBatch::try_from_iter([("src_updated_at", column)]).expect("a batch");
+        let now = DateTime::from_timestamp_micros(1_795_500_000_000_000).expect("a time");
+        assert_eq!(newest(&contract, &batch, now), Some(now));
+    }
 }

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -29,6 +29,7 @@ use crate::connector::{Connector, Kind, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
 use crate::letter;
+use crate::metrics;
 use crate::refine::Refiner;
 use crate::settings::{ExtractSettings, SourceSettings};
 
@@ -46,6 +47,7 @@ pub struct Extract {
     /// Held by the one replay or discard under way.
     pub(super) replaying: tokio::sync::Mutex<()>,
     pub(super) replay_pace: DefaultDirectRateLimiter,
+    is_listening: AtomicBool,
 }
 
 /// A source whose connector was read and whose mappings were checked.
@@ -89,10 +91,7 @@ impl Extract {
         let board = Board::new(&settings.state_path);
         for source in &prepared {
             for pipeline in &source.pipelines {
-                board.update(&source.id, &pipeline.table.name, |status| {
-                    status.connector = source.settings.connector.clone();
-                    status.contract = pipeline.contract().name();
-                });
+                board.register(&source.id, &source.settings.connector, &pipeline.table);
             }
         }
         let pace = Quota::per_second(NonZeroU32::new(settings.replay_rate_max).unwrap_or(NonZeroU32::MIN));
@@ -107,6 +106,7 @@ impl Extract {
             lake: lake.clone(),
             replaying: tokio::sync::Mutex::default(),
             replay_pace: RateLimiter::direct(pace),
+            is_listening: AtomicBool::new(false),
         }))
     }
 
@@ -122,6 +122,11 @@ impl Extract {
         &self.sources
     }
 
+    /// Whether pushes are taken.
+    pub fn is_listening(&self) -> bool {
+        self.is_listening.load(Ordering::Relaxed)
+    }
+
     /// Runs until `shutdown` says so.
     ///
     /// # Errors
@@ -135,7 +140,10 @@ impl Extract {
             let run = move || extract.poll_source(at, &handle, shutdown);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         }
-        webhook::serve(self.clone(), listener, shutdown).await?;
+        self.is_listening.store(true, Ordering::Relaxed);
+        let served = webhook::serve(self.clone(), listener, shutdown).await;
+        self.is_listening.store(false, Ordering::Relaxed);
+        served?;
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         match joined.await {
@@ -174,6 +182,7 @@ impl Extract {
             Err(error) => {
                 tracing::warn!(source = source.id, error = %error.chain(), "source is not reachable, trying again");
                 for pipeline in &source.pipelines {
+                    metrics::pulled(&source.id, &pipeline.table.name, Duration::ZERO, false);
                     self.board.failed(&source.id, &pipeline.table.name, &error.chain());
                 }
                 return false;
@@ -185,9 +194,16 @@ impl Extract {
                 return all_well;
             }
             let table = &pipeline.table.name;
+            let span = metrics::span("pull", &source.id, table);
+            let _entered = span.enter();
+            let began = Instant::now();
             let mut pull =
                 TablePull { pipeline, state: self.state.table(&source.id, table), handle, sent: Sent::default() };
-            match pull.run(&connection, self.limits(), shutdown) {
+            let outcome = pull.run(&connection, self.limits(), shutdown);
+            metrics::pulled(&source.id, table, began.elapsed(), outcome.is_ok());
+            let failed = outcome.as_ref().err().map(|error| error.kind);
+            metrics::end_span(&span, pull.sent.records, pull.sent.letters, failed);
+            match outcome {
                 Ok(()) => {
                     let unknown = source.codes_unknown.load(Ordering::Relaxed);
                     self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
@@ -302,7 +318,7 @@ impl TablePull<'_> {
             Ok(before.as_deref() != Some(hash))
         };
         let total = ready.records.len() + ready.letters.len();
-        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now };
+        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
         for record in ready.records {
             if is_new(record.key.clone(), &record.hash)? {
                 fresh.records.push(record);
@@ -316,7 +332,10 @@ impl TablePull<'_> {
         self.pipeline.send(&fresh)?;
         self.sent.records += fresh.records.len();
         self.sent.letters += fresh.letters.len();
-        self.sent.repeats += total - fresh.records.len() - fresh.letters.len();
+        let repeats = total - fresh.records.len() - fresh.letters.len();
+        self.sent.repeats += repeats;
+        self.sent.newest = self.sent.newest.max(fresh.newest);
+        metrics::repeated(&self.pipeline.source, &self.pipeline.table.name, repeats);
         self.state.save(known.iter().map(|(key, seen)| (key.as_str(), seen)), cursor)
     }
 

@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::pipeline::Sent;
+use crate::connector::{Pull, TableMapping};
+use crate::metrics;
 
 /// How one table of one source is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -20,6 +22,9 @@ pub struct TableStatus {
     pub state: State,
     /// The last time everything went well.
     pub succeeded_at: Option<DateTime<Utc>>,
+    /// The newest time that a row of the source bears.
+    #[serde(default)]
+    pub newest_at: Option<DateTime<Utc>>,
     pub records: u64,
     pub dead_letters: u64,
     /// Rows that came again and were recognised.
@@ -48,12 +53,38 @@ pub type Report = BTreeMap<String, TableStatus>;
 /// The status of all sources of this process.
 pub struct Board {
     file: PathBuf,
+    /// What an earlier process had written: a restart makes no source younger.
+    earlier: Report,
     report: Mutex<Report>,
+    started_at: DateTime<Utc>,
 }
 
 impl Board {
     pub fn new(state_path: &Path) -> Self {
-        Self { file: file(state_path), report: Mutex::default() }
+        let earlier = read(state_path).unwrap_or_default();
+        Self { file: file(state_path), earlier, report: Mutex::default(), started_at: Utc::now() }
+    }
+
+    /// Makes the entry of a table before anything is pulled.
+    pub fn register(&self, source: &str, connector: &str, table: &TableMapping) {
+        let is_pulled = !matches!(table.pull, Pull::Push { .. });
+        metrics::register(source, &table.name, is_pulled, table.contract.freshness_s);
+        let earlier = self.earlier.get(&format!("{source}/{}", table.name));
+        self.update(source, &table.name, |status| {
+            status.connector = connector.to_string();
+            status.contract = table.contract.name();
+            status.succeeded_at = earlier.and_then(|status| status.succeeded_at);
+            status.newest_at = earlier.and_then(|status| status.newest_at);
+        });
+    }
+
+    /// Sets the gauges that grow by themselves; called when the metrics are asked for.
+    pub fn observe(&self, now: DateTime<Utc>) {
+        let since = |at: Option<DateTime<Utc>>| (now - at.unwrap_or(self.started_at)).to_std().unwrap_or_default();
+        for (name, status) in &*self.report.lock().expect("no holder of this lock panics") {
+            let (source, table) = name.split_once('/').unwrap_or((name, ""));
+            metrics::aged(source, table, since(status.succeeded_at), since(status.newest_at));
+        }
     }
 
     /// Changes the status of one table and writes the file.
@@ -77,6 +108,7 @@ impl Board {
             status.codes_unknown = codes_unknown;
             status.state = State::Ok;
             status.succeeded_at = Some(now);
+            status.newest_at = status.newest_at.max(sent.newest);
             status.failures = 0;
             status.error = None;
         });

@@ -26,12 +26,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::admin;
 use super::pipeline::{Pipeline, Sent};
 use super::run::{Extract, PreparedSource};
 use crate::connector::Pull;
 use crate::error::{Error, ErrorKind};
+use crate::metrics;
 use crate::settings::SourceSettings;
 
 /// What the handlers share.
@@ -101,34 +103,63 @@ async fn push(
     Path((source, table)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Json<Value>, Refusal> {
-    let (prepared, at) = find(&receiver.extract, &source, &table, &headers, &body)?;
-    if receiver.rates.check_key(&source).is_err() {
+) -> Response {
+    // Only names that the settings hold may label a metric or a span.
+    let known = receiver.extract.sources().iter().find(|known| known.id == source);
+    let is_known = known.is_some_and(|known| known.pipelines.iter().any(|pipeline| pipeline.table.name == table));
+    let names = is_known.then_some((source.as_str(), table.as_str()));
+    let (span_source, span_table) = names.unwrap_or_default();
+    let span = metrics::span("push", span_source, span_table);
+    let kept = keep(&receiver, (&source, &table), &headers, &body).instrument(span.clone()).await;
+    let (response, sent, failed) = match kept {
+        Ok(sent) => {
+            let answer = json!({ "accepted": sent.records, "rejected": sent.letters });
+            (Json(answer).into_response(), sent, None)
+        }
+        Err(refusal) => {
+            let failed = if refusal.0.is_server_error() { ErrorKind::Log } else { ErrorKind::Source };
+            (refusal.into_response(), Sent::default(), Some(failed))
+        }
+    };
+    metrics::end_span(&span, sent.records, sent.letters, failed);
+    metrics::pushed(names, response.status().as_u16());
+    response
+}
+
+/// Brings a push to the log: what became of it, or why nothing was kept.
+async fn keep(
+    receiver: &Arc<Receiver>,
+    (source, table): (&str, &str),
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Sent, Refusal> {
+    let (prepared, at) = find(&receiver.extract, source, table, headers, body)?;
+    if receiver.rates.check_key(&source.to_string()).is_err() {
         return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many pushes a second; wait and send again".into()));
     }
     let pipeline = &prepared.pipelines[at];
-    let input = input(pipeline, &body, receiver.extract.settings().push_records_max)?;
+    let input = input(pipeline, body, receiver.extract.settings().push_records_max)?;
     let ready = pipeline.prepare(&input, Utc::now()).await.map_err(internal)?;
-    let sent = Sent { records: ready.records.len(), letters: ready.letters.len(), repeats: 0 };
-    let sender = receiver.clone();
-    let (source_id, table_name) = (source.clone(), table.clone());
+    let (records, letters, newest) = (ready.records.len(), ready.letters.len(), ready.newest);
+    let sent = Sent { records, letters, repeats: 0, newest };
+    let (extract, source_id, table_name) = (receiver.extract.clone(), source.to_string(), table.to_string());
     let appended = tokio::task::spawn_blocking(move || {
-        let source = sender.extract.sources().iter().find(|known| known.id == source_id);
+        let source = extract.sources().iter().find(|known| known.id == source_id);
         let pipeline = source.and_then(|source| source.pipelines.iter().find(|known| known.table.name == table_name));
         pipeline.map_or(Ok(()), |pipeline| pipeline.send(&ready))
     });
     match appended.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            receiver.extract.board.failed(&source, &table, &error.chain());
+            receiver.extract.board.failed(source, table, &error.chain());
             tracing::warn!(source, table, error = %error.chain(), "a push could not be kept");
             return Err(not_kept(&error));
         }
         Err(error) => return Err(internal(Error::internal("append a push", error))),
     }
     let unknown = prepared.codes_unknown.load(Ordering::Relaxed);
-    receiver.extract.board.succeeded(&source, &table, sent, unknown, Utc::now());
-    Ok(Json(json!({ "accepted": sent.records, "rejected": sent.letters })))
+    receiver.extract.board.succeeded(source, table, sent, unknown, Utc::now());
+    Ok(sent)
 }
 
 /// The pipeline that a push is for, if it may push there. A wrong name and a wrong token look alike.

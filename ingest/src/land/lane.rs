@@ -13,6 +13,7 @@ use lake::{Appender, Progress};
 use schemas::Contract;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Land;
 use super::ledger::Ledger;
@@ -20,7 +21,9 @@ use super::letters::LetterBox;
 use super::poll::Chunk;
 use super::sieve::{self, Sieve};
 use crate::error::Error;
+use crate::landing::Landed;
 use crate::letter::Letter;
+use crate::metrics;
 
 /// A stream of nothing but bad records commits at least this often.
 const LETTERS_WAITING_MAX: usize = 10_000;
@@ -122,6 +125,9 @@ impl Lane {
         self.shared.letters.lock().await.take(&self.topic, oldest).await?;
         self.shared.ledger.take(self.appender.table(), &self.topic, oldest, &positions).await?;
         self.shared.land.totals.landed(&self.topic, positions.iter().map(|(&partition, &offset)| (partition, offset)));
+        for (&partition, &offset) in &positions {
+            self.shared.land.landing.position(&self.contract.name(), partition, offset);
+        }
         Ok(positions)
     }
 
@@ -131,6 +137,9 @@ impl Lane {
         self.shared.letters.lock().await.give_up(&self.topic, partitions);
         self.shared.ledger.give_up(&self.topic, partitions).await?;
         self.shared.land.totals.forget(&self.topic, partitions);
+        for &partition in partitions {
+            self.shared.land.landing.lost(&self.contract.name(), partition);
+        }
         Ok(())
     }
 
@@ -173,9 +182,17 @@ impl Lane {
                 letter_box.commit(&letters, &progress).await?;
             }
         }
-        let commit = self.appender.commit(&progress).await?;
-        self.waiting = Waiting::default();
         let table = self.contract.name();
+        let span = metrics::span("commit", "", &table);
+        let (bytes, began) = (self.appender.bytes(), Instant::now());
+        let commit = self.appender.commit(&progress).instrument(span.clone()).await?;
+        metrics::end_span(&span, commit.rows, letters.len(), None);
+        self.waiting = Waiting::default();
+        let landing = &self.shared.land.landing;
+        landing.committed(&table, Landed { rows: commit.rows, bytes, took: began.elapsed() }, &letters);
+        for moved in &progress {
+            landing.position(&table, moved.partition, moved.next_offset);
+        }
         self.shared.ledger.note(&table, commit.version, Utc::now().timestamp_millis(), &commit.landing);
         let totals = &self.shared.land.totals;
         totals.rows.fetch_add(commit.rows as u64, Ordering::Relaxed);

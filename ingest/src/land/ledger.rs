@@ -154,7 +154,7 @@ impl Ledger {
         let offsets = Int64Array::from_iter_values(lines.iter().map(|line| line.moved.first_offset));
         let rows = own.rows(mapped(&self.landing, &lines)?, partitions, offsets)?;
         own.appender.write(rows).await?;
-        own.appender.commit(&progress).await?;
+        own.commit(&progress).await?;
         Ok(())
     }
 }

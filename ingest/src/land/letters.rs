@@ -60,7 +60,7 @@ impl LetterBox {
         let progress: Vec<Progress> = progress.iter().filter(is_ahead).cloned().collect();
         let rows = self.rows(&fresh)?;
         self.own.appender.write(rows).await?;
-        self.own.appender.commit(&progress).await?;
+        self.own.commit(&progress).await?;
         Ok(())
     }
 
@@ -73,7 +73,7 @@ impl LetterBox {
             return Ok(());
         }
         self.own.appender.write(self.rows(letters)?).await?;
-        self.own.appender.commit(&[]).await?;
+        self.own.commit(&[]).await?;
         Ok(())
     }
 

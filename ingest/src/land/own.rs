@@ -4,15 +4,17 @@
 //! topics they tell of.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use chrono::Utc;
 use chrono_tz::Tz;
-use lake::Appender;
+use lake::{Appender, Progress};
 use schemas::Contract;
 
 use super::{Land, rows};
 use crate::error::Error;
+use crate::landing::{Landed, Landing};
 use crate::mapping::Mapped;
 use crate::refine::Refiner;
 
@@ -25,6 +27,7 @@ pub struct OwnTable {
     refiner: Refiner,
     timezone: Tz,
     pub appender: Appender,
+    landing: Arc<Landing>,
 }
 
 impl OwnTable {
@@ -38,8 +41,21 @@ impl OwnTable {
             appender: Appender::new(table, contract.lake_schema(), &land.settings.id),
             refiner: Refiner::new(contract.clone())?,
             timezone: land.timezone,
+            landing: land.landing.clone(),
             contract,
         })
+    }
+
+    /// Commits what was written, and says so.
+    ///
+    /// # Errors
+    /// As [`lake::Appender::commit`].
+    pub async fn commit(&mut self, progress: &[Progress]) -> Result<(), Error> {
+        let (bytes, began) = (self.appender.bytes(), Instant::now());
+        let commit = self.appender.commit(progress).await?;
+        let landed = Landed { rows: commit.rows, bytes, took: began.elapsed() };
+        self.landing.committed(&self.contract.name(), landed, &[]);
+        Ok(())
     }
 
     /// Rows of the lake, each with the place it tells of as its own.

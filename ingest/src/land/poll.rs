@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use schemas::{BadRecord, Contract, Decoded, Decoder};
+use schemas::{BadRecord, Decoded, Decoder};
 use tokio::sync::{mpsc, watch};
 use topic::Consumer;
 
@@ -53,12 +53,8 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// # Errors
-    /// `Settings` when the contract has no decoder.
-    pub fn new(contract: &Contract, channel: mpsc::Sender<Order>) -> Result<Self, Error> {
-        let decoder = Decoder::new(contract)?;
-        let topic = contract.topic();
-        Ok(Self { topic, decoder, next_offsets: BTreeMap::new(), records: 0, since: Instant::now(), channel })
+    pub fn new(topic: String, decoder: Decoder, channel: mpsc::Sender<Order>) -> Self {
+        Self { topic, decoder, next_offsets: BTreeMap::new(), records: 0, since: Instant::now(), channel }
     }
 
     /// Hands over what was decoded. `false` when the lane has ended.

@@ -17,9 +17,9 @@ use lake::Rebuild;
 use schemas::{Contract, Decoder};
 use topic::{Log, Position, Subscription};
 
-use super::Land;
 use super::letters::LetterBox;
 use super::sieve::Sieve;
+use super::{Land, writers};
 use crate::error::{Error, ErrorKind};
 use crate::letter::{self, Letter};
 
@@ -60,7 +60,8 @@ pub async fn rebuild(
     let total: u64 = spans.values().map(|span| (span.end - span.start).unsigned_abs()).sum();
     let sieve = Sieve::new(contract.clone(), land.timezone)?;
     let mut letters = Vec::new();
-    let mut reading = read(land.log.clone(), contract, spans);
+    let decoder = writers::decoder(&land.lake, contract).await?;
+    let mut reading = read(land.log.clone(), contract.topic(), decoder, spans);
     let mut read = 0;
     while let Some(part) = reading.recv().await {
         let (records, decoded, bad) = part?;
@@ -146,13 +147,13 @@ type Part = Result<(u64, Vec<schemas::Decoded>, Vec<schemas::BadRecord>), Error>
 /// Reads and decodes on a thread of its own; ends early when the log fails or stays silent.
 fn read(
     log: Arc<dyn Log>,
-    contract: &Arc<Contract>,
+    topic: String,
+    decoder: Decoder,
     spans: BTreeMap<i32, std::ops::Range<i64>>,
 ) -> tokio::sync::mpsc::Receiver<Part> {
     let (parts, receiver) = tokio::sync::mpsc::channel(2);
-    let contract = contract.clone();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = read_spans(&*log, &contract, &spans, &parts) {
+        if let Err(error) = read_spans(&*log, &topic, decoder, &spans, &parts) {
             // Nobody listens any more when the rebuild has failed.
             let _ = parts.blocking_send(Err(error));
         }
@@ -162,14 +163,14 @@ fn read(
 
 fn read_spans(
     log: &dyn Log,
-    contract: &Contract,
+    topic: &str,
+    mut decoder: Decoder,
     spans: &BTreeMap<i32, std::ops::Range<i64>>,
     parts: &tokio::sync::mpsc::Sender<Part>,
 ) -> Result<(), Error> {
-    let topic = contract.topic();
     let wanted = spans.iter().filter(|(_, span)| !span.is_empty());
     let position = |(&partition, span): (&i32, &std::ops::Range<i64>)| Position {
-        topic: topic.clone(),
+        topic: topic.to_string(),
         partition,
         offset: span.start,
     };
@@ -178,7 +179,6 @@ fn read_spans(
         return Ok(());
     }
     let mut consumer = log.consumer(Subscription::Assign(positions))?;
-    let mut decoder = Decoder::new(contract)?;
     let mut left: i64 = spans.values().map(|span| span.end - span.start).sum();
     let mut heard = Instant::now();
     while left > 0 && heard.elapsed() < SILENCE_MAX {

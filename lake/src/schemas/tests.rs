@@ -24,7 +24,7 @@ fn version(version: &str, precision: u8, fewer: usize) -> Contract {
 #[tokio::test]
 async fn schemas_are_kept_and_found_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let settings = Settings { path: folder.path().to_string_lossy().into_owned() };
+    let settings = Settings::at(folder.path().to_string_lossy());
     let lake = Lake::open(&settings).expect("opens");
     let (before, now) = (version("1.0.0", 4, 1), version("1.1.0", 4, 0));
     assert_eq!(lake.writer_schemas(&now).await.expect("reads"), []);
@@ -51,7 +51,7 @@ async fn schemas_are_kept_and_found_again() {
 #[tokio::test]
 async fn an_incompatible_contract_is_refused_with_the_way_forward() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let lake = Lake::open(&Settings { path: folder.path().to_string_lossy().into_owned() }).expect("opens");
+    let lake = Lake::open(&Settings::at(folder.path().to_string_lossy())).expect("opens");
     lake.register_schema(&version("1.0.0", 4, 0)).await.expect("registers");
     let error = lake.register_schema(&version("1.1.0", 4, 1)).await.expect_err("a field is gone");
     assert_eq!(error.kind, ErrorKind::Schema);

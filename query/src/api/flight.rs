@@ -28,6 +28,8 @@ use self::metadata::Metadata;
 use crate::access::{Access, Principal};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::metrics;
+use crate::policy::Door;
 use crate::settings::Settings;
 
 /// The largest request: a statement with its parameters.
@@ -59,18 +61,19 @@ impl Flight {
     }
 
     fn authenticate(&self, metadata: &MetadataMap) -> Result<Principal, Status> {
-        authenticate(&self.access, metadata)
+        let principal = authenticate(&self.access, metadata);
+        Ok(principal.inspect_err(|error| metrics::refused(Door::FlightSql, error.kind))?)
     }
 }
 
 /// The caller of a gRPC request, by its `authorization: Bearer …`.
-pub(super) fn authenticate(access: &Access, metadata: &MetadataMap) -> Result<Principal, Status> {
+pub(super) fn authenticate(access: &Access, metadata: &MetadataMap) -> Result<Principal, Error> {
     let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")));
     access.authenticate(token).ok_or_else(|| {
         tracing::warn!(target: "quad::audit", door = "grpc", "refused a wrong token");
         let message = if header.is_none() { "no token given" } else { "wrong token" };
-        Error::new(ErrorKind::Unauthenticated, message).with_hint("send `authorization: Bearer TOKEN`").into()
+        Error::new(ErrorKind::Unauthenticated, message).with_hint("send `authorization: Bearer TOKEN`")
     })
 }
 

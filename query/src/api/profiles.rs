@@ -26,6 +26,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::identity::index::OPEN;
 use crate::identity::{IdType, Index, Resolution, Rule};
+use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
 use crate::profile::{Person, Profiles, Store};
 
@@ -54,7 +55,7 @@ impl ProfilesApi {
             .max_encoding_message_size(RESPONSE_BYTES_MAX)
     }
 
-    fn enter<T>(&self, request: &Request<T>, door: Door) -> Result<Principal, Status> {
+    fn enter<T>(&self, request: &Request<T>, door: Door) -> Result<Principal, Error> {
         let principal = authenticate(&self.access, request.metadata())?;
         policy::enter(&principal, door)?;
         Ok(principal)
@@ -71,6 +72,45 @@ impl ProfilesApi {
 #[tonic::async_trait]
 impl ProfileService for ProfilesApi {
     async fn get_profile(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Status> {
+        watched(Door::GetProfile, || self.get(request))
+    }
+
+    async fn batch_get_profiles(
+        &self,
+        request: Request<BatchGetProfilesRequest>,
+    ) -> Result<Response<BatchGetProfilesResponse>, Status> {
+        watched(Door::BatchGetProfiles, || self.batch_get(request))
+    }
+
+    async fn list_profiles(
+        &self,
+        request: Request<ListProfilesRequest>,
+    ) -> Result<Response<ListProfilesResponse>, Status> {
+        watched(Door::ListProfiles, || self.list(request))
+    }
+
+    async fn resolve_identity(
+        &self,
+        request: Request<ResolveIdentityRequest>,
+    ) -> Result<Response<ResolveIdentityResponse>, Status> {
+        watched(Door::ResolveIdentity, || self.resolve(request))
+    }
+}
+
+/// Answers one call and records how it went.
+fn watched<T>(door: Door, answer: impl FnOnce() -> Result<T, Error>) -> Result<T, Status> {
+    let mut watched = metrics::Request::begin(door);
+    let answered = answer();
+    watched.outcome = match &answered {
+        Ok(_) => Outcome::Done,
+        Err(error) => Outcome::Failed(error.kind),
+    };
+    Ok(answered?)
+}
+
+/// The calls: each is answered from memory, so none of them waits.
+impl ProfilesApi {
+    fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
         let principal = self.enter(&request, Door::GetProfile)?;
         let request = request.into_inner();
         let profiles = self.profiles()?;
@@ -81,17 +121,17 @@ impl ProfileService for ProfilesApi {
         Ok(Response::new(GetProfileResponse { profile: Some(reading.profile(person)) }))
     }
 
-    async fn batch_get_profiles(
+    fn batch_get(
         &self,
         request: Request<BatchGetProfilesRequest>,
-    ) -> Result<Response<BatchGetProfilesResponse>, Status> {
+    ) -> Result<Response<BatchGetProfilesResponse>, Error> {
         let principal = self.enter(&request, Door::BatchGetProfiles)?;
         let request = request.into_inner();
         let keys = request.persons.len();
         if keys == 0 || keys > BATCH_MAX {
             let error =
                 Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
-            return Err(error.with_hint("split the batch").into());
+            return Err(error.with_hint("split the batch"));
         }
         let profiles = self.profiles()?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
@@ -111,10 +151,7 @@ impl ProfileService for ProfilesApi {
         Ok(Response::new(BatchGetProfilesResponse { results }))
     }
 
-    async fn list_profiles(
-        &self,
-        request: Request<ListProfilesRequest>,
-    ) -> Result<Response<ListProfilesResponse>, Status> {
+    fn list(&self, request: Request<ListProfilesRequest>) -> Result<Response<ListProfilesResponse>, Error> {
         let principal = self.enter(&request, Door::ListProfiles)?;
         let request = request.into_inner();
         let profiles = self.profiles()?;
@@ -130,16 +167,13 @@ impl ProfileService for ProfilesApi {
         }))
     }
 
-    async fn resolve_identity(
-        &self,
-        request: Request<ResolveIdentityRequest>,
-    ) -> Result<Response<ResolveIdentityResponse>, Status> {
+    fn resolve(&self, request: Request<ResolveIdentityRequest>) -> Result<Response<ResolveIdentityResponse>, Error> {
         let principal = self.enter(&request, Door::ResolveIdentity)?;
         let request = request.into_inner();
         let length = request.id_value.chars().count();
         if length == 0 || length > IDENTIFIER_CHARS_MAX {
             let message = format!("id_value has {length} characters, not 1 to {IDENTIFIER_CHARS_MAX}");
-            return Err(Error::new(ErrorKind::InvalidArgument, message).into());
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         let at = request.at.as_ref().map(convert::micros).transpose()?;
         let snapshot = self.engine.pin().snapshot.clone();
@@ -155,7 +189,7 @@ impl ProfileService for ProfilesApi {
             WireIdType::AccessPersonNo => identity.resolve_access(Some(value), None, at),
             WireIdType::Unspecified => {
                 let error = Error::new(ErrorKind::InvalidArgument, "id_type is not set or unknown");
-                return Err(error.with_hint("use one of ID_TYPE_STUDENT_NO, …").into());
+                return Err(error.with_hint("use one of ID_TYPE_STUDENT_NO, …"));
             }
         };
         audit(&principal, Door::ResolveIdentity, 0, 1);

@@ -296,7 +296,7 @@ async fn flight_answers_and_refuses() {
         nobody SELECT 1
           Unauthenticated: wrong token; send `authorization: Bearer TOKEN`
         carl SELECT 1
-          Denied: role counselor may not use Sql; use a token of role admin or analyst
+          Denied: role counselor may not use FlightSql; use a token of role admin or analyst
         ann SELECT * FROM academic.grades
           InvalidArgument: table 'quad.academic.grades' not found; did you mean academic.grade? `quad tables` lists all
         ann DELETE FROM academic.grade

@@ -17,9 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep};
 
+use super::Prepared;
 use super::plan::Plan;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
+use crate::metrics::{Outcome, Request};
+use crate::policy::Door;
 
 /// Batches computed ahead of whoever reads the answer.
 const BATCHES_AHEAD: usize = 2;
@@ -141,7 +144,7 @@ impl Stream for Answer {
         }
         Poll::Ready(match futures::ready!(running.events.poll_recv(ctx)) {
             Some(Ok(Event::Batch(batch))) => {
-                this.audit.rows += batch.num_rows();
+                this.audit.request.rows += batch.num_rows();
                 Some(Ok(batch))
             }
             Some(Ok(Event::Started(_))) => {
@@ -149,7 +152,7 @@ impl Stream for Answer {
             }
             Some(Err(error)) => Some(Err(this.fail(error))),
             None => {
-                this.audit.outcome = Outcome::Done;
+                this.audit.request.outcome = Outcome::Done;
                 this.running = None;
                 None
             }
@@ -163,39 +166,29 @@ pub(super) fn timed_out(timeout: Duration) -> Error {
         .with_hint(format!("the limit is {} s; ask for less, or raise query.query_timeout_s", timeout.as_secs_f64()))
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Dropped before its end: the client cancelled or went away.
-    Canceled,
-    Done,
-    Failed(ErrorKind),
-}
-
 /// What is recorded of a question; written when dropped.
 #[derive(Debug)]
 pub(super) struct Audit {
     principal: String,
     sql_hash: String,
-    begun: Instant,
+    door: Door,
     pub(super) snapshot: u64,
-    rows: usize,
-    outcome: Outcome,
+    request: Request,
 }
 
 impl Audit {
-    pub(super) fn new(principal: &Principal, sql_hash: &str) -> Self {
+    pub(super) fn new(principal: &Principal, prepared: &Prepared) -> Self {
         Self {
             principal: principal.name.clone(),
-            sql_hash: sql_hash.to_string(),
-            begun: Instant::now(),
+            sql_hash: prepared.sql_hash.clone(),
+            door: prepared.door,
             snapshot: 0,
-            rows: 0,
-            outcome: Outcome::Canceled,
+            request: Request::begin(prepared.door),
         }
     }
 
     pub(super) fn failed(&mut self, kind: ErrorKind) {
-        self.outcome = Outcome::Failed(kind);
+        self.request.outcome = Outcome::Failed(kind);
     }
 }
 
@@ -203,13 +196,13 @@ impl Drop for Audit {
     fn drop(&mut self) {
         tracing::info!(
             target: "quad::audit",
-            door = "sql",
+            door = self.door.name(),
             principal = %self.principal,
             sql_hash = %self.sql_hash,
             snapshot = self.snapshot,
-            rows = self.rows,
-            took_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            outcome = ?self.outcome,
+            rows = self.request.rows,
+            took_ms = u64::try_from(self.request.took().as_millis()).unwrap_or(u64::MAX),
+            outcome = self.request.outcome.name(),
             "query"
         );
     }

@@ -32,11 +32,12 @@ impl Engine {
             }
         }
         if changed.is_empty() {
+            self.watch.refreshed(&changed);
             return Ok(false);
         }
         let is_identity_new = facts::TABLES.iter().any(|table| changed.contains_key(*table));
         let mut tables = old.tables.clone();
-        tables.extend(changed);
+        tables.extend(changed.clone());
         let mut snapshot = Snapshot::new(tables, old.identity.clone());
         if is_identity_new {
             let pin = self.bind(Arc::new(Snapshot::new(snapshot.tables.clone(), Arc::default())));
@@ -49,6 +50,7 @@ impl Engine {
         }
         tracing::debug!(snapshot = snapshot.id, "new snapshot");
         self.set_snapshot(Arc::new(snapshot));
+        self.watch.refreshed(&changed);
         Ok(true)
     }
 

@@ -9,6 +9,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use crate::access::{Principal, Role};
 use crate::error::ErrorKind;
 use crate::fixture::{self, analyst, ask, campus, engine, engine_with};
+use crate::policy::Door;
 use crate::settings::Settings;
 
 #[tokio::test]
@@ -67,7 +68,7 @@ async fn mistakes_are_named_with_a_hint() {
 async fn parameters_are_bound_by_place() {
     let engine = engine(&campus()).await;
     let sql = "SELECT count(*) FROM academic.grade WHERE student_no = $1 AND score >= $2";
-    let prepared = engine.prepare_text(&analyst(), sql).await.unwrap();
+    let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await.unwrap();
     expect!["[Some(Utf8), Some(Decimal128(5, 1))]"].assert_eq(&format!("{:?}", prepared.parameters));
     let parameters = vec![ScalarValue::from("20240001"), ScalarValue::from("60")];
     let answer = engine.run(&analyst(), &prepared, parameters, None).await.unwrap();
@@ -84,23 +85,27 @@ async fn parameters_are_bound_by_place() {
 async fn a_role_without_sql_is_refused() {
     let engine = engine(&campus()).await;
     let counselor = Principal { name: "carl".into(), role: Role::Counselor };
-    let error = engine.prepare_text(&counselor, "SELECT 1").await.unwrap_err();
+    let error = engine.prepare_text(&counselor, Door::FlightSql, "SELECT 1").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied);
 }
 
 #[tokio::test]
 async fn a_prepared_question_answers_from_the_newest_snapshot() {
     let engine = engine(&[]).await;
-    let prepared =
-        engine.prepare_text(&analyst(), "SELECT count(*), quad_snapshot() FROM academic.course").await.unwrap();
+    let prepared = engine
+        .prepare_text(&analyst(), Door::FlightSql, "SELECT count(*), quad_snapshot() FROM academic.course")
+        .await
+        .unwrap();
     let count = async || {
         let answer = engine.run(&analyst(), &prepared, vec![], None).await.unwrap();
         let batches: Vec<_> = answer.try_collect().await.unwrap();
         let cell = |column: usize| ScalarValue::try_from_array(batches[0].column(column), 0).unwrap();
         (cell(0), cell(1))
     };
-    let by_name =
-        engine.prepare_text(&analyst(), "SELECT course_no FROM academic.course WHERE course_name = $1").await.unwrap();
+    let by_name = engine
+        .prepare_text(&analyst(), Door::FlightSql, "SELECT course_no FROM academic.course WHERE course_name = $1")
+        .await
+        .unwrap();
     let rows = async || {
         let answer = engine.run(&analyst(), &by_name, vec![ScalarValue::from("体育")], None).await.unwrap();
         let batches: Vec<_> = answer.try_collect().await.unwrap();
@@ -120,7 +125,7 @@ async fn a_question_that_takes_too_long_is_stopped() {
     let engine = engine(&[]).await;
     let sql =
         "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b WHERE a.value <> b.value";
-    let prepared = engine.prepare_text(&analyst(), sql).await.unwrap();
+    let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await.unwrap();
     let mut answer = engine.run(&analyst(), &prepared, vec![], Some(Duration::from_millis(50))).await.unwrap();
     let error = answer.next().await.unwrap().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout);
@@ -132,7 +137,7 @@ async fn places_are_limited_and_given_back() {
     let settings = Settings { queries_concurrent_max: 1, queue_timeout_ms: 20, ..Settings::default() };
     let engine = engine_with(&settings, &[]).await;
     let endless = "SELECT count(*) FROM generate_series(1, 100000000000)";
-    let prepared = engine.prepare_text(&analyst(), endless).await.unwrap();
+    let prepared = engine.prepare_text(&analyst(), Door::FlightSql, endless).await.unwrap();
     let first = engine.run(&analyst(), &prepared, vec![], None).await.unwrap();
     let error = engine.run(&analyst(), &prepared, vec![], None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy);

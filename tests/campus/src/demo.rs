@@ -55,8 +55,8 @@ pub struct DemoArgs {
     /// Folder of databases, settings, log and lake. Emptied at the start unless --keep.
     #[arg(long, default_value = "data/demo")]
     work: PathBuf,
-    /// A shell command to run when the day is over, with QUAD_PG, QUAD_GRPC, QUAD_USER, QUAD_TOKEN, QUAD_LAKE and
-    /// QUAD_STUDENT in its environment; its failure is the demo's.
+    /// A shell command to run when the day is over, with QUAD_PG, QUAD_GRPC, QUAD_OBSERVE, QUAD_USER, QUAD_TOKEN,
+    /// QUAD_LAKE and QUAD_STUDENT in its environment; its failure is the demo's.
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 }

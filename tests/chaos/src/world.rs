@@ -202,6 +202,8 @@ impl World {
         let text = format!(
             r#"
 schemas_path = "{root}/schemas"
+[observe]
+http_listen = ""
 [topic]
 kind = "kafka"
 [topic.kafka]

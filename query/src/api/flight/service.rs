@@ -32,6 +32,7 @@ use crate::access::Principal;
 use crate::engine::Prepared;
 use crate::error::{Error, ErrorKind};
 use crate::guard;
+use crate::policy::Door;
 
 /// ADBC leaves the padding out, JDBC sends it.
 const BASIC: GeneralPurpose = GeneralPurpose::new(
@@ -68,7 +69,7 @@ impl FlightSqlService for Flight {
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
         let principal = self.authenticate(request.metadata())?;
-        let prepared = self.engine.prepare_text(&principal, &query.query).await?;
+        let prepared = self.engine.prepare_text(&principal, Door::FlightSql, &query.query).await?;
         let ticket = TicketStatementQuery { statement_handle: query.query.into() };
         flight_info(&prepared.schema, &ticket, request.into_inner())
     }
@@ -81,7 +82,7 @@ impl FlightSqlService for Flight {
         let principal = self.authenticate(request.metadata())?;
         let sql = std::str::from_utf8(&ticket.statement_handle);
         let sql = sql.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the ticket is not ours"))?;
-        let prepared = self.engine.prepare_text(&principal, sql).await?;
+        let prepared = self.engine.prepare_text(&principal, Door::FlightSql, sql).await?;
         self.answer(&principal, &prepared, Vec::new()).await
     }
 
@@ -91,7 +92,7 @@ impl FlightSqlService for Flight {
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
         let principal = self.authenticate(request.metadata())?;
-        let prepared = self.engine.prepare_text(&principal, &query.query).await?;
+        let prepared = self.engine.prepare_text(&principal, Door::FlightSql, &query.query).await?;
         let parameters = prepared.parameters.iter().zip(1..).map(|(data_type, number)| {
             Field::new(format!("${number}"), data_type.clone().unwrap_or(DataType::Utf8), true)
         });

@@ -33,6 +33,8 @@ use super::interrupt::{Gone, Interrupt};
 use crate::access::Principal;
 use crate::engine::{Answer, Engine, Prepared};
 use crate::error::{Error, ErrorKind};
+use crate::metrics;
+use crate::policy::Door;
 
 /// Rows of a portal held in memory at once.
 const PORTAL_ROWS_MAX: i32 = 8192;
@@ -94,6 +96,10 @@ fn rows(
         };
         stream::iter(rows)
     })
+}
+
+fn parse(sql: &str) -> Result<Vec<Statement>, Error> {
+    Engine::parse(sql).inspect_err(|error| metrics::refused(Door::Postgres, error.kind))
 }
 
 fn principal<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Arc<Principal>> {
@@ -173,13 +179,13 @@ impl SimpleQueryHandler for Questions {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let mut responses = Vec::new();
-        for statement in Engine::parse(sql)? {
+        for statement in parse(sql)? {
             if let Some(response) = command(client, &statement).await {
                 responses.push(response?);
                 continue;
             }
             let principal = principal(client)?;
-            let prepared = self.engine.prepare(&principal, statement).await?;
+            let prepared = self.engine.prepare(&principal, Door::Postgres, statement).await?;
             responses.push(self.answer(client, &prepared, Vec::new(), &Format::UnifiedText).await?);
         }
         if responses.is_empty() {
@@ -209,7 +215,7 @@ impl QueryParser for Parser {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statements = Engine::parse(sql)?;
+        let mut statements = parse(sql)?;
         if statements.len() > 1 {
             let error = Error::new(ErrorKind::InvalidSql, "cannot insert multiple commands into a prepared statement");
             return Err(error.into());
@@ -219,7 +225,7 @@ impl QueryParser for Parser {
             return Ok(Some(Parsed::Command(Arc::new(statement))));
         }
         let principal = principal(client)?;
-        Ok(Some(Parsed::Question(Arc::new(self.engine.prepare(&principal, statement).await?))))
+        Ok(Some(Parsed::Question(Arc::new(self.engine.prepare(&principal, Door::Postgres, statement).await?))))
     }
 
     fn get_parameter_types(&self, statement: &Parsed) -> PgWireResult<Vec<Type>> {

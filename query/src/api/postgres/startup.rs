@@ -19,6 +19,8 @@ use futures::{Sink, SinkExt as _};
 
 use super::interrupt;
 use crate::access::{Access, Principal};
+use crate::error::ErrorKind;
+use crate::metrics;
 use crate::policy::{self, Door};
 
 /// Authenticates one connection.
@@ -41,6 +43,7 @@ impl Startup {
     {
         let user = client.metadata().get(METADATA_USER).cloned().unwrap_or_default();
         let Some(principal) = principal else {
+            metrics::refused(Door::Postgres, ErrorKind::Unauthenticated);
             tracing::warn!(target: "quad::audit", door = "postgres", peer = %client.socket_addr(), "refused a wrong token");
             let mut info = ErrorInfo::new(
                 "FATAL".to_string(),
@@ -50,7 +53,8 @@ impl Startup {
             info.hint = Some("the user is the name of a token, the password the token; see `quad token`".to_string());
             return Err(PgWireError::UserError(Box::new(info)));
         };
-        if let Err(error) = policy::enter(&principal, Door::Sql) {
+        if let Err(error) = policy::enter(&principal, Door::Postgres) {
+            metrics::refused(Door::Postgres, error.kind);
             let mut info = ErrorInfo::new("FATAL".to_string(), "42501".to_string(), error.message);
             info.hint = error.hint;
             return Err(PgWireError::UserError(Box::new(info)));

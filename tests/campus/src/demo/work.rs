@@ -29,6 +29,7 @@ pub struct Work {
     pub http: String,
     pub grpc: String,
     pub pg: String,
+    pub observe: String,
 }
 
 /// What must not change while a folder is kept.
@@ -86,6 +87,7 @@ impl Work {
             http: address(8081)?,
             grpc: address(50051)?,
             pg: address(54320)?,
+            observe: address(9464)?,
         };
         std::fs::write(work.settings_file(), work.settings()?)?;
         Ok(work)
@@ -146,6 +148,9 @@ impl Work {
 schemas_path = "{root}/schemas"
 topic_prefix = "{prefix}"
 
+[observe]
+http_listen = "{observe}"
+
 [topic]
 {topic}
 
@@ -186,6 +191,7 @@ identity_key_file = "{folder}/identity.key"
             http = self.http,
             grpc = self.grpc,
             pg = self.pg,
+            observe = self.observe,
             student_affairs = databases.student_affairs,
             academic = databases.academic,
             logistics = databases.logistics,
@@ -224,7 +230,9 @@ Quad is up. While the campus lives its day, ask it, from another terminal:
                     -d '{{"person": {{"student_no": "{student}"}}}}' {grpc} quad.profile.v1.ProfileService/GetProfile
   Flight SQL      grpc://{grpc} with the header authorization: Bearer $QUAD_TOKEN
   sources         {quad} sources
-"#
+  metrics         curl http://{observe}/metrics http://{observe}/health/ready
+"#,
+            observe = self.observe,
         );
     }
 
@@ -247,6 +255,7 @@ Quad is up. While the campus lives its day, ask it, from another terminal:
             .args(["-c", command])
             .env("QUAD_CONFIG", self.settings_file())
             .env("QUAD_PG", &self.pg)
+            .env("QUAD_OBSERVE", &self.observe)
             .env("QUAD_GRPC", &self.grpc)
             .env("QUAD_USER", "demo")
             .env("QUAD_TOKEN", &self.secrets.token)
