@@ -5,7 +5,6 @@
 
 mod filter;
 mod mend;
-mod post;
 
 use std::process::ExitCode;
 

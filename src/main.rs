@@ -3,6 +3,7 @@
 //! Composition only: settings are read and checked, parts are opened in the order the data goes, and handed to each
 //! other. Exit codes: 0 well, 64 wrong settings or usage, 1 anything else, 130 interrupted twice.
 
+mod backfill;
 mod client;
 mod contracts;
 mod dead_letters;
@@ -11,6 +12,7 @@ mod lake;
 mod land;
 mod metrics;
 mod observe;
+mod post;
 mod reconcile;
 mod report;
 mod serve;
@@ -53,6 +55,8 @@ enum Command {
     Profile(client::ProfileArgs),
     /// Tell how each source is.
     Sources(report::Format),
+    /// Pull rows of a past span of a source once more, beside the live pulls.
+    Backfill(backfill::BackfillArgs),
     /// Hold the sources against the log and the lake, by day; exit code 1 when something is missing.
     Reconcile(reconcile::ReconcileArgs),
     /// List the tables of the lake.
@@ -114,6 +118,7 @@ async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -
         Command::Sql(args) => client::sql(&settings, &args).await,
         Command::Profile(args) => client::profile(&settings, &args).await,
         Command::Sources(format) => report::sources(&settings, format),
+        Command::Backfill(args) => backfill::run(&settings, args).await,
         Command::Reconcile(args) => reconcile::run(settings, args).await,
         Command::Tables(format) => report::tables(&settings, format).await,
         Command::Lake(command) => lake::run(&settings, &command).await,

@@ -228,7 +228,7 @@ mod tests {
             "[land]\nidd = \"x\"",
             &[],
             expect![
-                "unknown field `idd`, expected one of `id`, `assignment`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`"
+                "unknown field `idd`, expected one of `id`, `assignment`, `instance`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`"
             ],
         );
         check(

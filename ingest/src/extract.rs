@@ -2,10 +2,11 @@
 //!
 //! `pipeline` carries a batch of source rows to the log; `sql` pulls them over ODBC, `webhook` receives them;
 //! `state` remembers cursors and what has been seen; `status` tells how each source is. Every source runs by
-//! itself: one that fails is tried again with backoff and does not disturb the others. `replay` takes dead letters once more,
-//! as `admin` is asked to.
+//! itself: one that fails is tried again with backoff and does not disturb the others. `replay` takes dead letters once more
+//! and `backfill` rows of the past, as `admin` is asked to.
 
 pub mod admin;
+pub mod backfill;
 pub mod pipeline;
 pub mod replay;
 pub mod run;

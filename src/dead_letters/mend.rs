@@ -16,8 +16,8 @@ use query::api::client::Client;
 use serde_json::{Value, json};
 
 use super::filter::{Filter, TABLE, quoted};
-use super::post;
 use crate::client::{Server, with_hint};
+use crate::post;
 use crate::report::print_table;
 use crate::settings::Settings;
 

@@ -37,7 +37,7 @@ fn wrong_settings_exit_64_and_name_the_key() {
     }
     expect![[r#"
         quad: the settings cannot be used: invalid type: 64-bit integer `-1`, expected an unsigned 64 bit or less integer for key `land.batch_age_ms_max`
-        quad: the settings cannot be used: unknown field `no_such_key`, expected one of `id`, `assignment`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`
+        quad: the settings cannot be used: unknown field `no_such_key`, expected one of `id`, `assignment`, `instance`, `batch_rows_max`, `batch_bytes_max`, `batch_age_ms_max`, `retry_ms_min`, `retry_ms_max` for key `land`
         quad: the settings cannot be used: enum Kind does not have variant constructor carrier pigeon for key `topic.kind`
         quad: the settings cannot be used: enum Role does not have variant constructor king for key `access.tokens.e2e.role`
     "#]].assert_eq(&said);
@@ -101,6 +101,7 @@ fn help_names_every_command() {
         "sql",
         "profile",
         "sources",
+        "backfill",
         "reconcile",
         "tables",
         "lake",

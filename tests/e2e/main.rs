@@ -4,6 +4,7 @@
 //! against that truth. `QUAD_TEST_POSTGRES` and `QUAD_TEST_MARIADB` (ODBC connection strings) and `QUAD_KAFKA` (HOST:PORT)
 //! name the servers that `./dev test` starts; what is not there is skipped, and said so.
 
+mod backfill;
 mod chaos;
 mod commands;
 mod day;

@@ -1,5 +1,6 @@
-//! What an administrator may do with dead letters over HTTP, on the listener of the pushes.
+//! What an administrator may do with dead letters and backfills over HTTP, on the listener of the pushes.
 //!
+//! `POST /v1/backfills` begins one, `GET /v1/backfills` lists them, `POST /v1/backfills/<id>/pause|resume` holds or lets go.
 //! `POST /v1/dead-letters/replay` and `POST /v1/dead-letters/discard` take letters as `platform.dead_letter` gives them, with
 //! the token of an admin; what became of each leaves. The process that holds the log does it, since it alone may append.
 
@@ -7,12 +8,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::backfill::{BackfillRequest, BackfillState};
 use super::webhook::{Receiver, Refusal, bearer, unhex};
 use crate::error::{Error, ErrorKind};
 use crate::letter::Stored;
@@ -62,6 +64,51 @@ pub(super) async fn discard(
     Ok(Json(json!({ "outcomes": outcomes.map_err(|error| failed(&error))? })))
 }
 
+pub(super) async fn begin_backfill(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let by = admin(&receiver.extract.settings().admins, &headers)?;
+    let request: BackfillRequest = read(&body)?;
+    let begun = receiver.extract.begin_backfill(&request, &by).map_err(|error| refused(&error))?;
+    Ok(Json(json!({ "backfills": begun })))
+}
+
+pub(super) async fn backfills(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refusal> {
+    admin(&receiver.extract.settings().admins, &headers)?;
+    Ok(Json(json!({ "backfills": receiver.extract.backfills().map_err(|error| refused(&error))? })))
+}
+
+pub(super) async fn set_backfill(
+    State(receiver): State<Arc<Receiver>>,
+    Path((id, verb)): Path<(u64, String)>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refusal> {
+    admin(&receiver.extract.settings().admins, &headers)?;
+    let state = match verb.as_str() {
+        "pause" => BackfillState::Paused,
+        "resume" => BackfillState::Running,
+        _ => return Err(Refusal(StatusCode::NOT_FOUND, "a backfill is paused or resumed".into())),
+    };
+    let changed = receiver.extract.set_backfill(id, state).map_err(|error| refused(&error))?;
+    Ok(Json(json!({ "backfills": [changed] })))
+}
+
+/// What was asked for cannot be done, and why.
+fn refused(error: &Error) -> Refusal {
+    match error.kind {
+        ErrorKind::Settings => Refusal(StatusCode::BAD_REQUEST, error.message.clone()),
+        _ => {
+            tracing::error!(error = %error.chain(), "a backfill could not be kept");
+            Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the disk does not answer; the log of Quad says why".into())
+        }
+    }
+}
+
 /// The name of the admin who asks.
 fn admin(admins: &Admins, headers: &HeaderMap) -> Result<String, Refusal> {
     if admins.everyone {
@@ -75,7 +122,7 @@ fn admin(admins: &Admins, headers: &HeaderMap) -> Result<String, Refusal> {
             found = Some(name.clone());
         }
     }
-    let message = "dead letters are replayed and discarded with the token of an admin; see [access]";
+    let message = "dead letters and backfills are for the token of an admin; see [access]";
     found.ok_or_else(|| Refusal(StatusCode::UNAUTHORIZED, message.into()))
 }
 

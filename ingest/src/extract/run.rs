@@ -140,6 +140,10 @@ impl Extract {
             let run = move || extract.poll_source(at, &handle, shutdown);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         }
+        let (extract, of_backfills, handle) = (self.clone(), shutdown.clone(), Handle::current());
+        let thread = std::thread::Builder::new().name("backfill".to_string());
+        let run = move || extract.run_backfills(&handle, &of_backfills);
+        threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         self.is_listening.store(true, Ordering::Relaxed);
         let served = webhook::serve(self.clone(), listener, shutdown).await;
         self.is_listening.store(false, Ordering::Relaxed);
@@ -170,7 +174,7 @@ impl Extract {
         }
     }
 
-    fn backoff(&self, failures: u32) -> Duration {
+    pub(super) fn backoff(&self, failures: u32) -> Duration {
         let factor = 1u64 << (failures - 1).min(16);
         Duration::from_millis(self.settings.retry_ms_min.saturating_mul(factor).min(self.settings.retry_ms_max))
     }
@@ -219,7 +223,7 @@ impl Extract {
         all_well
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
     }
 }

@@ -62,13 +62,37 @@ impl Source {
         pull: &Pull,
         after: &[String],
         limits: Limits,
-        mut each: impl FnMut(RecordBatch) -> Result<(), Error>,
+        each: impl FnMut(RecordBatch) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (sql, parameters) = statement(pull, after)?;
+        self.run(&sql, &parameters, limits, each)
+    }
+
+    /// Runs the rest of a span and gives `each` one batch after another.
+    ///
+    /// # Errors
+    /// As [`Source::pull`].
+    pub fn pull_span(
+        &self,
+        span: &Span<'_>,
+        limits: Limits,
+        each: impl FnMut(RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (sql, parameters) = span.statement();
+        self.run(&sql, &parameters, limits, each)
+    }
+
+    fn run(
+        &self,
+        sql: &str,
+        parameters: &[String],
+        limits: Limits,
+        mut each: impl FnMut(RecordBatch) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let parameters: Vec<_> = parameters.iter().map(|value| value.as_str().into_parameter()).collect();
         let failed =
             |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
-        let cursor = self.connection.execute(&sql, parameters.as_slice(), Some(QUERY_TIMEOUT_S)).map_err(failed)?;
+        let cursor = self.connection.execute(sql, parameters.as_slice(), Some(QUERY_TIMEOUT_S)).map_err(failed)?;
         let mut cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
         let schema = Arc::new(text_schema(&mut cursor)?);
         let reader = OdbcReaderBuilder::new()
@@ -115,6 +139,43 @@ fn connection_string(string: &str, password: Option<&Sensitive<String>>) -> Stri
     whole
 }
 
+/// Rows whose first cursor column lies in `from..to`, after the row with the cursor `after`.
+pub struct Span<'a> {
+    pub query: &'a str,
+    pub columns: &'a [String],
+    pub from: &'a str,
+    pub to: &'a str,
+    /// Empty before the first row.
+    pub after: &'a [String],
+}
+
+impl Span<'_> {
+    fn statement(&self) -> (String, Vec<String>) {
+        let Self { query, columns, from, to, after } = self;
+        let (first, order) = (&columns[0], columns.join(", "));
+        let mut parameters = vec![from.to_string(), to.to_string()];
+        let mut rest = String::new();
+        if after.len() == columns.len() {
+            let (clause, values) = later(columns, after);
+            rest = format!(" AND ({clause})");
+            parameters.extend(values);
+        }
+        (format!("SELECT * FROM ({query}) q WHERE {first} >= ? AND {first} < ?{rest} ORDER BY {order}"), parameters)
+    }
+}
+
+/// The condition that a row comes after the one with the cursor `after`, and the values of its parameters.
+fn later(columns: &[String], after: &[String]) -> (String, Vec<String>) {
+    let mut clauses = Vec::new();
+    let mut parameters = Vec::new();
+    for at in 0..columns.len() {
+        let equal: String = columns[..at].iter().map(|column| format!("{column} = ? AND ")).collect();
+        clauses.push(format!("({equal}{} > ?)", columns[at]));
+        parameters.extend_from_slice(&after[..=at]);
+    }
+    (clauses.join(" OR "), parameters)
+}
+
 /// The statement of a pull and the values of its parameters.
 fn statement(pull: &Pull, after: &[String]) -> Result<(String, Vec<String>), Error> {
     match pull {
@@ -129,14 +190,8 @@ fn statement(pull: &Pull, after: &[String]) -> Result<(String, Vec<String>), Err
                 let first = &columns[0];
                 return Ok((format!("SELECT * FROM ({query}) q WHERE {first} >= ? ORDER BY {order}"), vec![from]));
             }
-            let mut clauses = Vec::new();
-            let mut parameters = Vec::new();
-            for at in 0..columns.len() {
-                let equal: String = columns[..at].iter().map(|column| format!("{column} = ? AND ")).collect();
-                clauses.push(format!("({equal}{} > ?)", columns[at]));
-                parameters.extend_from_slice(&after[..=at]);
-            }
-            Ok((format!("SELECT * FROM ({query}) q WHERE {} ORDER BY {order}", clauses.join(" OR ")), parameters))
+            let (clause, parameters) = later(columns, after);
+            Ok((format!("SELECT * FROM ({query}) q WHERE {clause} ORDER BY {order}"), parameters))
         }
     }
 }
@@ -246,6 +301,22 @@ mod tests {
                 SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE TS >= ? ORDER BY TS
                 ["1795474509"]"#]],
         );
+    }
+
+    #[test]
+    fn a_span_goes_on_after_its_last_row() {
+        let columns = ["TS".to_string(), "ID".to_string()];
+        let after = ["2026-09-02".to_string(), "7".to_string()];
+        let span = |after| Span { query: "SELECT 1", columns: &columns, from: "2026-09-01", to: "2026-10-01", after };
+        let told =
+            [span(&[]).statement(), span(&after).statement()].map(|(sql, values)| format!("{sql}\n{values:?}\n"));
+        expect![[r#"
+            SELECT * FROM (SELECT 1) q WHERE TS >= ? AND TS < ? ORDER BY TS, ID
+            ["2026-09-01", "2026-10-01"]
+            SELECT * FROM (SELECT 1) q WHERE TS >= ? AND TS < ? AND ((TS > ?) OR (TS = ? AND ID > ?)) ORDER BY TS, ID
+            ["2026-09-01", "2026-10-01", "2026-09-02", "2026-09-02", "7"]
+        "#]]
+        .assert_eq(&told.concat());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::backfill::Backfill;
 use crate::error::Error;
 
 /// The memory of all sources of one process.
@@ -14,6 +15,9 @@ pub struct State {
     database: Database,
     cursors: Keyspace,
     seen: Keyspace,
+    backfills: Keyspace,
+    /// Held while a backfill is read and changed.
+    changing: std::sync::Mutex<()>,
 }
 
 /// What is known of one row: its content hash, and the pull that last saw it.
@@ -50,12 +54,67 @@ impl State {
         let database = Database::builder(path).open().map_err(wrong)?;
         let cursors = database.keyspace("cursors", KeyspaceCreateOptions::default).map_err(wrong)?;
         let seen = database.keyspace("seen", KeyspaceCreateOptions::default).map_err(wrong)?;
-        Ok(Self { database, cursors, seen })
+        let backfills = database.keyspace("backfills", KeyspaceCreateOptions::default).map_err(wrong)?;
+        Ok(Self { database, cursors, seen, backfills, changing: std::sync::Mutex::default() })
     }
 
     /// The memory of `table` of `source`.
     pub fn table(&self, source: &str, table: &str) -> TableState<'_> {
         TableState { state: self, prefix: format!("{source}/{table}/") }
+    }
+}
+
+impl State {
+    /// All backfills, the oldest first.
+    ///
+    /// # Errors
+    /// `Internal` when the disk does not answer.
+    pub fn backfills(&self) -> Result<Vec<Backfill>, Error> {
+        let failed = |error: fjall::Error| Error::internal("read the backfills", error);
+        let read = |entry: fjall::Guard| {
+            let value = entry.value().map_err(failed)?;
+            serde_json::from_slice(&value).map_err(|error| Error::internal("read a backfill", error))
+        };
+        self.backfills.iter().map(read).collect()
+    }
+
+    /// # Errors
+    /// As [`State::backfills`].
+    pub fn backfill(&self, id: u64) -> Result<Option<Backfill>, Error> {
+        let found = self.backfills.get(id.to_be_bytes()).map_err(|error| Error::internal("read a backfill", error))?;
+        let read = |bytes: fjall::UserValue| serde_json::from_slice(&bytes);
+        found.map(read).transpose().map_err(|error| Error::internal("read a backfill", error))
+    }
+
+    /// Keeps what `make` gives for the next free number.
+    ///
+    /// # Errors
+    /// `Internal` when the disk refuses.
+    pub fn add_backfill(&self, make: impl FnOnce(u64) -> Backfill) -> Result<Backfill, Error> {
+        let _alone = self.changing.lock().expect("no holder of this lock panics");
+        let last = self.backfills()?.last().map_or(0, |backfill| backfill.id);
+        let backfill = make(last + 1);
+        self.keep_backfill(&backfill)?;
+        Ok(backfill)
+    }
+
+    /// Changes one, durably; `None` when there is none of that number.
+    ///
+    /// # Errors
+    /// `Internal` when the disk refuses.
+    pub fn change_backfill(&self, id: u64, change: impl FnOnce(&mut Backfill)) -> Result<Option<Backfill>, Error> {
+        let _alone = self.changing.lock().expect("no holder of this lock panics");
+        let Some(mut backfill) = self.backfill(id)? else { return Ok(None) };
+        change(&mut backfill);
+        self.keep_backfill(&backfill)?;
+        Ok(Some(backfill))
+    }
+
+    fn keep_backfill(&self, backfill: &Backfill) -> Result<(), Error> {
+        let value = serde_json::to_vec(backfill).map_err(|error| Error::internal("keep a backfill", error))?;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(&self.backfills, backfill.id.to_be_bytes(), value);
+        batch.commit().map_err(|error| Error::internal("keep a backfill", error))
     }
 }
 

@@ -77,6 +77,8 @@ pub async fn serve(
     let letters = Router::new()
         .route("/v1/dead-letters/replay", post(admin::replay))
         .route("/v1/dead-letters/discard", post(admin::discard))
+        .route("/v1/backfills", post(admin::begin_backfill).get(admin::backfills))
+        .route("/v1/backfills/{id}/{verb}", post(admin::set_backfill))
         .layer(DefaultBodyLimit::max(admin::BODY_BYTES_MAX));
     let router = Router::new()
         .route("/v1/push/{source}/{table}", post(push))

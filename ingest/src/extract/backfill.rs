@@ -1,0 +1,254 @@
+//! Backfill: rows of a past span of a source, pulled once more beside the live pulls.
+//!
+//! A source's table and a span of its cursor enter; records leave through the same pipeline as those of a pull. How far each
+//! backfill is stands on disk and is saved after the log has acknowledged, so that it can be paused, and goes on after a
+//! crash. The live cursor is never touched. One backfill runs at a time, so that a source is asked by two at the most.
+//!
+//! Rows that a live pull has just sent are recognised; others are in the log once more, and tables show them once.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::pipeline::{Pipeline, Ready};
+use super::run::{Extract, LETTER, PreparedSource};
+use super::sql::{self, Source};
+use crate::connector::{Kind, Pull};
+use crate::error::{Error, ErrorKind};
+
+/// Between two looks for a backfill to run.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// One backfill, as it stands on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Backfill {
+    pub id: u64,
+    pub source: String,
+    /// The table of the connector.
+    pub table: String,
+    /// The span `from..to` of the cursor's first column, in its own format.
+    pub from: String,
+    pub to: String,
+    pub state: BackfillState,
+    /// The cursor's values of the last row that was sent; empty before the first.
+    pub at: Vec<String>,
+    /// Rows read; records, repeats and letters that became of them.
+    pub rows: u64,
+    pub records: u64,
+    pub repeats: u64,
+    pub letters: u64,
+    pub by: String,
+    pub started_at: DateTime<Utc>,
+    /// Why it waits before it goes on.
+    pub error: Option<String>,
+}
+
+/// What a backfill is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackfillState {
+    Running,
+    Paused,
+    Done,
+}
+
+/// What a backfill is to cover.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackfillRequest {
+    pub source: String,
+    /// A table of the connector, or its contract; all that are pulled by cursor when left out.
+    pub table: Option<String>,
+    pub from: String,
+    pub to: String,
+}
+
+impl Extract {
+    /// Begins a backfill of each table that is asked for, in the name of `by`.
+    ///
+    /// # Errors
+    /// `Settings` when there is no such table, it is not pulled by cursor, or the span is empty.
+    pub fn begin_backfill(&self, request: &BackfillRequest, by: &str) -> Result<Vec<Backfill>, Error> {
+        let source = self.sources().iter().find(|source| source.id == request.source && source.kind == Kind::Sql);
+        let source = source
+            .ok_or_else(|| Error::settings(format!("no pulled source `{}`; see `quad sources`", request.source)))?;
+        if request.from >= request.to {
+            return Err(Error::settings(format!("`{}` is not before `{}`", request.from, request.to)));
+        }
+        let is_wanted = |pipeline: &&Pipeline| {
+            let named = |name: &String| *name == pipeline.table.name || *name == pipeline.contract().name();
+            request.table.as_ref().is_none_or(named) && matches!(pipeline.table.pull, Pull::Cursor { .. })
+        };
+        let mut begun = Vec::new();
+        for pipeline in source.pipelines.iter().filter(is_wanted) {
+            begun.push(self.state().add_backfill(|id| Backfill {
+                id,
+                source: source.id.clone(),
+                table: pipeline.table.name.clone(),
+                from: request.from.clone(),
+                to: request.to.clone(),
+                state: BackfillState::Running,
+                at: Vec::new(),
+                rows: 0,
+                records: 0,
+                repeats: 0,
+                letters: 0,
+                by: by.to_string(),
+                started_at: Utc::now(),
+                error: None,
+            })?);
+        }
+        if begun.is_empty() {
+            let table = request.table.as_deref().unwrap_or("any table");
+            return Err(Error::settings(format!(
+                "{table} of `{}` is not pulled by cursor; a table that is pulled whole comes whole with every pull",
+                request.source
+            )));
+        }
+        Ok(begun)
+    }
+
+    /// All backfills, the oldest first.
+    ///
+    /// # Errors
+    /// `Internal` when the disk does not answer.
+    pub fn backfills(&self) -> Result<Vec<Backfill>, Error> {
+        self.state().backfills()
+    }
+
+    /// Pauses a backfill, or lets it go on; one that is done stays done.
+    ///
+    /// # Errors
+    /// `Settings` when there is none of that number.
+    pub fn set_backfill(&self, id: u64, state: BackfillState) -> Result<Backfill, Error> {
+        let changed = self.state().change_backfill(id, |backfill| {
+            if backfill.state != BackfillState::Done {
+                backfill.state = state;
+            }
+        })?;
+        changed.ok_or_else(|| Error::settings(format!("no backfill {id}; see `quad backfill list`")))
+    }
+
+    /// Runs what is to be run until shutdown; one that fails is tried again from where it was.
+    pub(super) fn run_backfills(&self, handle: &Handle, shutdown: &watch::Receiver<bool>) {
+        let mut failures: u32 = 0;
+        while !*shutdown.borrow() {
+            let running = self.backfills().map(|all| all.into_iter().find(|one| one.state == BackfillState::Running));
+            let outcome = match running {
+                Ok(Some(backfill)) => self.run_backfill(&backfill, handle, shutdown),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            let pause = match outcome {
+                Ok(()) => {
+                    failures = 0;
+                    LOOK_EVERY
+                }
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    tracing::warn!(error = %error.chain(), "a backfill failed, trying again");
+                    self.backoff(failures)
+                }
+            };
+            let mut stop = shutdown.clone();
+            handle.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.wait_for(|stop| *stop) => {}
+                }
+            });
+        }
+    }
+
+    /// Runs one from where it was, until it is done, paused, or stopped.
+    fn run_backfill(
+        &self,
+        backfill: &Backfill,
+        handle: &Handle,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let found = self.sources().iter().find(|source| source.id == backfill.source).and_then(|source| {
+            let pipeline = source.pipelines.iter().find(|pipeline| pipeline.table.name == backfill.table)?;
+            Some((source, pipeline))
+        });
+        let Some((source, pipeline)) = found else {
+            let message = "its source or table is not in the settings any more".to_string();
+            self.state().change_backfill(backfill.id, |backfill| {
+                backfill.state = BackfillState::Paused;
+                backfill.error = Some(message);
+            })?;
+            return Ok(());
+        };
+        let outcome = self.pull_span(backfill, source, pipeline, handle, shutdown);
+        let is_stopped = matches!(&outcome, Ok(false));
+        let error = outcome.as_ref().err().map(Error::chain);
+        self.state().change_backfill(backfill.id, |backfill| {
+            backfill.error = error;
+            if outcome.is_ok() && !is_stopped {
+                backfill.state = BackfillState::Done;
+            }
+        })?;
+        outcome.map(|_| ())
+    }
+
+    /// Pulls the rest of the span. `false` when it was paused or stopped before its end.
+    fn pull_span(
+        &self,
+        backfill: &Backfill,
+        source: &PreparedSource,
+        pipeline: &Pipeline,
+        handle: &Handle,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Result<bool, Error> {
+        let Pull::Cursor { query, columns, .. } = &pipeline.table.pull else {
+            return Err(Error::settings(format!("{}/{} is not pulled by cursor", source.id, pipeline.table.name)));
+        };
+        let span = sql::Span { query, columns, from: &backfill.from, to: &backfill.to, after: &backfill.at };
+        let mut is_whole = true;
+        let pulled = Source::connect(&source.settings)?.pull_span(&span, self.limits(), |batch| {
+            let present = self.state().backfill(backfill.id)?;
+            if *shutdown.borrow() || present.is_none_or(|present| present.state != BackfillState::Running) {
+                is_whole = false;
+                return Err(Error::new(ErrorKind::Source, "stopped half-way"));
+            }
+            let ready = handle.block_on(pipeline.prepare(&batch, Utc::now()))?;
+            let (fresh, repeats) = self.unseen(source, pipeline, ready)?;
+            pipeline.send(&fresh)?;
+            let at = sql::last_cursor(&batch, columns)?;
+            self.state().change_backfill(backfill.id, |backfill| {
+                backfill.rows += batch.num_rows() as u64;
+                backfill.records += fresh.records.len() as u64;
+                backfill.letters += fresh.letters.len() as u64;
+                backfill.repeats += repeats;
+                backfill.at = at.unwrap_or_else(|| std::mem::take(&mut backfill.at));
+            })?;
+            Ok(())
+        });
+        match pulled {
+            Err(_) if !is_whole => Ok(false),
+            pulled => pulled.map(|()| true),
+        }
+    }
+
+    /// Leaves out what the live pulls remember to have sent as it is.
+    fn unseen(&self, source: &PreparedSource, pipeline: &Pipeline, ready: Ready) -> Result<(Ready, u64), Error> {
+        let memory = self.state().table(&source.id, &pipeline.table.name);
+        let total = ready.records.len() + ready.letters.len();
+        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), ..ready };
+        for record in ready.records {
+            if memory.seen(&record.key)?.is_none_or(|seen| seen.hash != record.hash) {
+                fresh.records.push(record);
+            }
+        }
+        for letter in ready.letters {
+            if memory.seen(&format!("{LETTER}{}", letter.id()))?.is_none() {
+                fresh.letters.push(letter);
+            }
+        }
+        let repeats = (total - fresh.records.len() - fresh.letters.len()) as u64;
+        Ok((fresh, repeats))
+    }
+}
