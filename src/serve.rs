@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ingest::extract::run::Extract;
-use ingest::land::{Land, Totals};
+use ingest::land::Land;
 use ingest::landing::Landing;
 use lake::{Lake, Upkeep};
 use query::serve::Bound;
@@ -87,7 +87,7 @@ pub async fn run(settings: Settings, parts: Parts, only_check: bool, exporter: O
 async fn run_parts(started: Started) -> Result<()> {
     let (stop, shutdown) = watch::channel(false);
     let mut running = JoinSet::new();
-    let pulse = Pulse { extract: started.extract.clone(), land: started.land.as_ref().map(|land| land.totals.clone()) };
+    let pulse = Pulse { extract: started.extract.clone(), land: started.landing.clone() };
     let stopped = |mut shutdown: watch::Receiver<bool>| async move {
         let _ = shutdown.wait_for(|stop| *stop).await;
     };
@@ -159,12 +159,10 @@ impl Started {
                 let upkeep = settings.lake.upkeep.clone();
                 started.upkeep = upkeep.enabled.then(|| Upkeep::new(lake.clone(), &contracts, upkeep));
                 let (settings, contracts, lake) = (settings.land.clone(), contracts.clone(), lake.clone());
-                let totals = Arc::new(Totals::default());
                 let landing = Arc::new(Landing::new(&contracts));
                 tokio::spawn(landing.clone().watch_lag(log.clone(), contracts.clone()));
                 started.landing = Some(landing.clone());
-                started.land =
-                    Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, totals, landing }));
+                started.land = Some(Arc::new(Land { settings, contracts, timezone, lake, log, partitions, landing }));
             }
         }
         if let Some(access) = access {
@@ -230,7 +228,7 @@ async fn interrupt() {
 #[derive(Default)]
 struct Pulse {
     extract: Option<Arc<Extract>>,
-    land: Option<Arc<Totals>>,
+    land: Option<Arc<Landing>>,
 }
 
 impl Pulse {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use ingest::LandSettings;
-use ingest::land::{Land, Totals};
+use ingest::land::Land;
 use ingest::landing::Landing;
 use ingest::settings::Assignment;
 use lake::Lake;
@@ -155,7 +155,7 @@ impl Bench {
                 assignment: Assignment::All,
                 instance: None,
                 batch_rows_max: 1_000_000,
-                batch_bytes_max: 128 << 20,
+                batch_bytes_max: 512 << 20,
                 batch_age_ms_max: 1_000,
                 retry_ms_min: 100,
                 retry_ms_max: 1_000,
@@ -165,7 +165,6 @@ impl Bench {
             lake: Lake::open(&lake::Settings::at(path.to_string_lossy()))?,
             log: self.log.clone(),
             partitions: PARTITIONS,
-            totals: Arc::new(Totals::default()),
             landing: Arc::new(Landing::new(contracts)),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -176,7 +175,7 @@ impl Bench {
                 let land = land.clone();
                 async move { land.run(shutdown).await }
             });
-            let landed = || land.totals.rows.load(Ordering::Relaxed) + land.totals.letters.load(Ordering::Relaxed);
+            let landed = || land.landing.rows.load(Ordering::Relaxed) + land.landing.letters.load(Ordering::Relaxed);
             while landed() < self.records as u64 && !running.is_finished() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

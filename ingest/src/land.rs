@@ -18,7 +18,6 @@ pub mod rebuild;
 pub mod reset;
 pub mod rows;
 pub mod sieve;
-pub mod totals;
 pub mod writers;
 
 use std::sync::Arc;
@@ -40,7 +39,6 @@ use lane::{Lane, Shared};
 use lanes::Lanes;
 use ledger::Ledger;
 use letters::LetterBox;
-pub use totals::Totals;
 
 /// How often the ledger is written.
 const LEDGER_EVERY: Duration = Duration::from_secs(3);
@@ -56,7 +54,6 @@ pub struct Land {
     pub lake: Lake,
     pub log: Arc<dyn Log>,
     pub partitions: i32,
-    pub totals: Arc<Totals>,
     pub landing: Arc<Landing>,
 }
 
@@ -70,14 +67,13 @@ impl Land {
     pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut failures: u32 = 0;
         while !*shutdown.borrow() {
-            let commits = self.totals.commits.load(Ordering::Relaxed);
+            let commits = self.landing.commits.load(Ordering::Relaxed);
             let error = match self.attempt(shutdown.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            self.totals.clear();
             self.landing.restarted(error.kind);
-            let progressed = self.totals.commits.load(Ordering::Relaxed) > commits;
+            let progressed = self.landing.commits.load(Ordering::Relaxed) > commits;
             failures = if progressed { 1 } else { failures.saturating_add(1) };
             match error.kind {
                 ErrorKind::Log | ErrorKind::Lake => {}
@@ -101,7 +97,7 @@ impl Land {
         let ledger = Arc::new(Ledger::open(self).await?);
         let letters = Arc::new(Mutex::new(LetterBox::open(self).await?));
         let shared = Shared { land: self.clone(), letters, ledger: ledger.clone() };
-        let mut lanes = Lanes { log: self.log.clone(), by_topic: Default::default(), totals: self.totals.clone() };
+        let mut lanes = Lanes { log: self.log.clone(), by_topic: Default::default(), landing: self.landing.clone() };
         let (mut inlets, mut running) = (Vec::new(), JoinSet::new());
         for contract in self.contracts.iter() {
             self.ensure_topic(contract).await?;
@@ -109,7 +105,7 @@ impl Land {
             running.spawn(Lane::open(shared.clone(), contract.clone()).await?.run(orders));
             let decoder = writers::decoder(&self.lake, contract).await?;
             inlets.push(poll::Inlet::new(contract.topic(), decoder, channel.clone()));
-            lanes.by_topic.insert(contract.topic(), channel);
+            lanes.by_topic.insert(contract.topic(), (contract.name(), channel));
         }
         let (land, stop) = (self.clone(), shutdown.clone());
         let polling = tokio::task::spawn_blocking(move || {

@@ -3,7 +3,8 @@
 //! Landing tells its positions and commits; the metrics page and the health checks ask. Only [`Landing::watch_lag`] does I/O, and
 //! only asks the log how far it reaches. Nothing here moves a record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ const LAG_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Landing {
     started: Instant,
+    /// What has been landed of the topics since the process started.
+    pub rows: AtomicU64,
+    pub letters: AtomicU64,
+    pub commits: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -33,13 +38,15 @@ struct State {
     next_offsets: BTreeMap<(String, i32), i64>,
     /// Records behind, by table and partition, when the log was last asked.
     lag: BTreeMap<(String, i32), u64>,
+    /// Partitions whose next record is gone from the log.
+    stopped: BTreeSet<(String, i32)>,
 }
 
 /// What one commit took to the lake.
 #[derive(Debug, Clone, Copy)]
 pub struct Landed {
     pub rows: usize,
-    /// Encoded; ask for it before the commit.
+    /// Of the files that it added.
     pub bytes: usize,
     pub took: Duration,
 }
@@ -51,6 +58,8 @@ pub struct LandingHealth {
     pub ready: bool,
     /// Over all partitions of this process, when the log was last asked.
     pub lag_records: u64,
+    /// Partitions that wait for `quad land reset`.
+    pub stopped: Vec<(String, i32)>,
     /// Since the newest commit of any table.
     pub last_commit_age_s: Option<f64>,
 }
@@ -60,7 +69,10 @@ impl Landing {
     pub fn new(contracts: &Contracts) -> Self {
         let committed = contracts.iter().map(|contract| (contract.name(), None)).collect::<BTreeMap<_, _>>();
         committed.keys().for_each(|table| metrics::register_landed(table));
-        Self { started: Instant::now(), state: Mutex::new(State { committed, ..State::default() }) }
+        let [rows, letters, commits] = [0; 3].map(AtomicU64::new);
+        metrics::stopped(0);
+        let state = Mutex::new(State { committed, ..State::default() });
+        Self { started: Instant::now(), rows, letters, commits, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -78,6 +90,8 @@ impl Landing {
         let place = (table.to_string(), partition);
         let mut state = self.state();
         state.next_offsets.remove(&place);
+        state.stopped.remove(&place);
+        metrics::stopped(state.stopped.len());
         if state.lag.remove(&place).is_some() {
             metrics::lag(table, partition, 0);
         }
@@ -90,8 +104,28 @@ impl Landing {
 
     /// An attempt has failed and another begins after a pause; call it before the pause.
     pub fn restarted(&self, kind: ErrorKind) {
-        self.state().is_reading = false;
+        let mut state = self.state();
+        state.is_reading = false;
+        state.stopped.clear();
+        metrics::stopped(0);
         metrics::restarted(kind);
+    }
+
+    /// The next record of a partition is gone from the log: it waits for `quad land reset`.
+    pub fn stop(&self, table: &str, partition: i32) {
+        let mut state = self.state();
+        state.stopped.insert((table.to_string(), partition));
+        metrics::stopped(state.stopped.len());
+    }
+
+    /// The partitions that wait for `quad land reset`.
+    pub fn stopped(&self) -> Vec<(String, i32)> {
+        self.state().stopped.iter().cloned().collect()
+    }
+
+    /// The next offset of each partition that this process lands, by table.
+    pub fn positions(&self) -> BTreeMap<(String, i32), i64> {
+        self.state().next_offsets.clone()
     }
 
     /// A commit to `table` is in the lake. `letters` are those that belong to it; they were committed with it or before it, in
@@ -100,6 +134,13 @@ impl Landing {
         self.state().committed.insert(table.to_string(), Some(Instant::now()));
         metrics::landed(table, landed);
         metrics::dead_letters(letters);
+    }
+
+    /// Records of a topic are in the lake, as rows and letters, by one commit.
+    pub fn landed(&self, rows: usize, letters: usize) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.letters.fetch_add(letters as u64, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sets the gauges that grow by themselves; called when the metrics are asked for.
@@ -115,6 +156,7 @@ impl Landing {
         LandingHealth {
             ready: state.is_reading,
             lag_records: state.lag.values().sum(),
+            stopped: state.stopped.iter().cloned().collect(),
             last_commit_age_s: state.committed.values().flatten().max().map(|at| at.elapsed().as_secs_f64()),
         }
     }

@@ -30,6 +30,7 @@ pub const LANDED_COMMITS: &str = "quad_landed_commits_total";
 pub const COMMIT_SECONDS: &str = "quad_commit_seconds";
 pub const COMMIT_AGE: &str = "quad_commit_age_seconds";
 pub const LAG: &str = "quad_lag_records";
+pub const LAND_STOPPED: &str = "quad_land_stopped_partitions";
 pub const LAND_RETRIES: &str = "quad_land_retries_total";
 
 /// Says what each metric means; call it once, after the recorder is installed.
@@ -55,6 +56,7 @@ pub fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "How long a commit took");
     describe_gauge!(COMMIT_AGE, Unit::Seconds, "Time since the last commit, or since the start if none was");
     describe_gauge!(LAG, count, "Records in the log that are not in the lake");
+    describe_gauge!(LAND_STOPPED, count, "Partitions whose records are gone from the log; see quad land reset");
     describe_counter!(LAND_RETRIES, count, "Times that landing started over from the lake's positions, by cause");
 }
 
@@ -162,6 +164,11 @@ pub fn landed(table: &str, landed: Landed) {
 /// How long ago the last commit of a table was, at the moment of asking.
 pub fn commit_age(table: &str, age: Duration) {
     gauge!(COMMIT_AGE, "table" => table.to_string()).set(age.as_secs_f64());
+}
+
+/// How many partitions wait for a person.
+pub fn stopped(partitions: usize) {
+    gauge!(LAND_STOPPED).set(partitions as f64);
 }
 
 /// How far the lake is behind the log in one partition.

@@ -18,8 +18,8 @@ use topic::{Log, Message};
 
 use crate::extract::run::Extract;
 use crate::extract::status::State;
+use crate::land::Land;
 use crate::land::rebuild::rebuild;
-use crate::land::{Land, Totals};
 use crate::landing::Landing;
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
@@ -163,7 +163,6 @@ impl Shop {
             lake: self.lake(),
             log: self.log.clone(),
             partitions: 2,
-            totals: Arc::new(Totals::default()),
             landing: Arc::new(Landing::new(contracts)),
         })
     }

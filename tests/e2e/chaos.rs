@@ -23,6 +23,7 @@ fn run(plan: impl FnOnce(&mut Plan)) -> Option<Verdict> {
         lands: 3,
         poison_per_mille: 20,
         is_unfenced: false,
+        is_on_s3: false,
         is_kept: false,
         quad: env!("CARGO_BIN_EXE_quad").into(),
         root: Path::new(env!("CARGO_MANIFEST_DIR")).into(),
@@ -43,6 +44,18 @@ fn every_record_lands_once_in_a_storm() {
     );
     assert!(verdict.account.records >= verdict.acknowledged, "the log has every acknowledged record");
     assert!(verdict.blows.len() >= 8 && verdict.poisoned > 0, "{:?}", verdict.blows);
+}
+
+#[test]
+fn every_record_lands_once_while_the_object_storage_fails() {
+    let Some(verdict) = run(|plan| (plan.is_on_s3, plan.blows) = (true, 6)) else { return };
+    assert!(
+        verdict.is_kept() && verdict.account.lost + verdict.account.repeated == 0,
+        "{:?}",
+        verdict.account.findings
+    );
+    let store = verdict.store;
+    assert!(store.error_before > 0 && store.error_after + store.cut_after > 0 && store.slow > 0, "{store:?}");
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -124,7 +123,6 @@ impl Lane {
         let positions = self.appender.take(&self.topic, oldest).await?;
         self.shared.letters.lock().await.take(&self.topic, oldest).await?;
         self.shared.ledger.take(self.appender.table(), &self.topic, oldest, &positions).await?;
-        self.shared.land.totals.landed(&self.topic, positions.iter().map(|(&partition, &offset)| (partition, offset)));
         for (&partition, &offset) in &positions {
             self.shared.land.landing.position(&self.contract.name(), partition, offset);
         }
@@ -136,7 +134,6 @@ impl Lane {
         self.appender.give_up(&self.topic, partitions);
         self.shared.letters.lock().await.give_up(&self.topic, partitions);
         self.shared.ledger.give_up(&self.topic, partitions).await?;
-        self.shared.land.totals.forget(&self.topic, partitions);
         for &partition in partitions {
             self.shared.land.landing.lost(&self.contract.name(), partition);
         }
@@ -184,21 +181,18 @@ impl Lane {
         }
         let table = self.contract.name();
         let span = metrics::span("commit", "", &table);
-        let (bytes, began) = (self.appender.bytes(), Instant::now());
+        let began = Instant::now();
         let commit = self.appender.commit(&progress).instrument(span.clone()).await?;
         metrics::end_span(&span, commit.rows, letters.len(), None);
         self.waiting = Waiting::default();
         let landing = &self.shared.land.landing;
+        landing.landed(commit.rows, letters.len());
+        let bytes = usize::try_from(commit.landing.bytes).unwrap_or(usize::MAX);
         landing.committed(&table, Landed { rows: commit.rows, bytes, took: began.elapsed() }, &letters);
         for moved in &progress {
             landing.position(&table, moved.partition, moved.next_offset);
         }
         self.shared.ledger.note(&table, commit.version, Utc::now().timestamp_millis(), &commit.landing);
-        let totals = &self.shared.land.totals;
-        totals.rows.fetch_add(commit.rows as u64, Ordering::Relaxed);
-        totals.letters.fetch_add(letters.len() as u64, Ordering::Relaxed);
-        totals.commits.fetch_add(1, Ordering::Relaxed);
-        totals.landed(&self.topic, progress.iter().map(|moved| (moved.partition, moved.next_offset)));
         tracing::debug!(table, rows = commit.rows, dead_letters = letters.len(), version = commit.version, "committed");
         Ok(())
     }

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use topic::{Log, Position};
 
-use super::Totals;
 use super::lane::Order;
 use crate::error::{Error, ErrorKind};
+use crate::landing::Landing;
 
 /// The channels of all lanes, by topic.
 #[derive(Clone)]
 pub struct Lanes {
     pub log: Arc<dyn Log>,
-    pub by_topic: BTreeMap<String, mpsc::Sender<Order>>,
-    pub totals: Arc<Totals>,
+    /// The table of each, and its channel.
+    pub by_topic: BTreeMap<String, (String, mpsc::Sender<Order>)>,
+    pub landing: Arc<Landing>,
 }
 
 impl Lanes {
@@ -68,8 +69,18 @@ impl Lanes {
 
     /// What the lake has of each partition that is held.
     pub fn landed(&self) -> Vec<Position> {
-        let position = |((topic, partition), offset)| Position { topic, partition, offset };
-        self.totals.positions().into_iter().map(position).collect()
+        let positions = self.landing.positions();
+        let of_table = |(topic, (table, _)): (&String, &(String, _))| {
+            let (topic, table) = (topic.clone(), table.clone());
+            let first = (table.clone(), i32::MIN);
+            let held = positions.range(first..).take_while(move |((other, _), _)| *other == table);
+            held.map(move |((_, partition), offset)| Position {
+                topic: topic.clone(),
+                partition: *partition,
+                offset: *offset,
+            })
+        };
+        self.by_topic.iter().flat_map(of_table).collect()
     }
 
     /// A partition whose next record is gone from the log: it stops, the others go on.
@@ -84,7 +95,9 @@ impl Lanes {
             "the lake is at an offset that the log does not hold: records between are gone, or this is another log. The \
              partition stops; accept the gap with `quad land reset {topic}/{partition} --to OFFSET`"
         );
-        self.totals.stop(topic, *partition);
+        if let Some((table, _)) = self.by_topic.get(topic) {
+            self.landing.stop(table, *partition);
+        }
     }
 
     /// Looks whether a stopped partition has been reset, which ends its lane and starts over.
@@ -92,8 +105,9 @@ impl Lanes {
     /// # Errors
     /// `Internal` when a lane has ended.
     pub fn look(&self) -> Result<(), Error> {
-        let stopped = self.totals.stopped();
-        for topic in by_topic(&stopped).into_keys() {
+        let stopped = self.landing.stopped();
+        let is_stopped = |table: &String| stopped.iter().any(|(other, _)| other == table);
+        for topic in self.by_topic.iter().filter(|(_, (table, _))| is_stopped(table)).map(|(topic, _)| topic) {
             let answer = self.order(topic, |reply| Order::Take(BTreeMap::new(), reply))?;
             answer.blocking_recv().map_err(|_| ended(topic))?;
         }
@@ -106,7 +120,7 @@ impl Lanes {
         order: impl FnOnce(oneshot::Sender<T>) -> Order,
     ) -> Result<oneshot::Receiver<T>, Error> {
         let (reply, answer) = oneshot::channel();
-        let lane = self.by_topic.get(topic).ok_or_else(|| ended(topic))?;
+        let (_, lane) = self.by_topic.get(topic).ok_or_else(|| ended(topic))?;
         lane.blocking_send(order(reply)).map_err(|_| ended(topic))?;
         Ok(answer)
     }

@@ -51,8 +51,9 @@ impl OwnTable {
     /// # Errors
     /// As [`lake::Appender::commit`].
     pub async fn commit(&mut self, progress: &[Progress]) -> Result<(), Error> {
-        let (bytes, began) = (self.appender.bytes(), Instant::now());
+        let began = Instant::now();
         let commit = self.appender.commit(progress).await?;
+        let bytes = usize::try_from(commit.landing.bytes).unwrap_or(usize::MAX);
         let landed = Landed { rows: commit.rows, bytes, took: began.elapsed() };
         self.landing.committed(&self.contract.name(), landed, &[]);
         Ok(())

@@ -150,7 +150,7 @@ fn freeze(world: &World, name: &str, length: Duration) -> Result<()> {
 
 /// Fills what is left of the lake's disk, and makes room again.
 fn fill_disk(world: &World, length: Duration) -> Result<()> {
-    let ballast = world.lake().join("ballast");
+    let ballast = world.lake_folder().join("ballast");
     let mut file = std::fs::File::create(&ballast)?;
     // Ends with the error that it is for.
     let _ = std::io::copy(&mut std::io::repeat(0), &mut file);

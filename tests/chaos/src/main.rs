@@ -30,6 +30,9 @@ struct Args {
     /// Two landings that share no fence: the checker must find the duplicates.
     #[arg(long)]
     unfenced: bool,
+    /// The lake on object storage that fails on purpose, instead of a small disk that fills up.
+    #[arg(long)]
+    s3: bool,
     /// Leave the folder, with logs, settings and lake, for a look.
     #[arg(long)]
     keep: bool,
@@ -64,6 +67,7 @@ fn chaos(args: Args) -> Result<bool> {
         lands: if args.unfenced { 2 } else { args.lands },
         poison_per_mille: args.poison_per_mille,
         is_unfenced: args.unfenced,
+        is_on_s3: args.s3,
         is_kept: args.keep,
         quad,
         root: root.to_path_buf(),

@@ -17,6 +17,8 @@ pub struct Plan {
     pub poison_per_mille: u64,
     /// Two landings that share no fence: the checker must find every record twice. Shows that it can.
     pub is_unfenced: bool,
+    /// The lake is on object storage that fails on purpose, instead of a small disk that fills up.
+    pub is_on_s3: bool,
     /// Leave the folder, with logs and lake, for a look.
     pub is_kept: bool,
     /// The `quad` executable.

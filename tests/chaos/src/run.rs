@@ -31,6 +31,8 @@ const CALM_MAX: Duration = Duration::from_secs(240);
 pub struct Verdict {
     pub blows: BTreeMap<Blow, u64>,
     pub poisoned: u64,
+    /// What the object storage did wrong.
+    pub store: s3::Counts,
     /// Records that the writer had acknowledged.
     pub acknowledged: u64,
     pub account: Account,
@@ -43,7 +45,7 @@ impl Verdict {
     }
 
     pub fn faults(&self) -> u64 {
-        self.blows.values().sum::<u64>() + self.poisoned
+        self.blows.values().sum::<u64>() + self.poisoned + self.store.faults()
     }
 
     /// The faults by kind, the counts, and what is wrong.
@@ -52,6 +54,17 @@ impl Verdict {
             println!("{count:>8}  {blow}");
         }
         println!("{:>8}  poisoned records", self.poisoned);
+        let s3::Counts { error_before, error_after, cut_after, slow, .. } = self.store;
+        for (count, fault) in [
+            (error_before, "store: error before the write"),
+            (error_after, "store: error after the write"),
+            (cut_after, "store: answer cut off after the write"),
+            (slow, "store: slow answer"),
+        ] {
+            if count > 0 {
+                println!("{count:>8}  {fault}");
+            }
+        }
         println!("{:>8}  faults in all", self.faults());
         let Account { records, rows, letters, lost, repeated, findings } = &self.account;
         println!(
@@ -68,7 +81,7 @@ impl Verdict {
 /// The run itself could not be carried through; says nothing of the guarantee.
 pub fn run(plan: &Plan) -> Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let mut world = World::new(plan)?;
+    let mut world = World::new(plan, &runtime)?;
     let contracts = Contracts::load(&plan.root.join("schemas"))?;
     let yesterday = (chrono::Utc::now() + chrono::TimeDelta::hours(8)).date_naive() - chrono::Days::new(1);
     let campus = Campus::generate(CampusPlan::new(plan.seed, plan.students, yesterday));
@@ -94,13 +107,15 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
     std::thread::scope(|scope| -> Result<()> {
         let writing = scope.spawn(|| writer.run());
         let playing = scope.spawn(|| play(&campus, &databases, &address));
+        world.set_store_fails(true);
         let stormed = weather(plan, &mut storm, &mut world, &writer, || playing.is_finished());
+        world.set_store_fails(false);
         writer.stop.store(true, Ordering::Release);
         let written = writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
         let played = playing.join().map_err(|_| anyhow::anyhow!("the campus panicked"))?;
         stormed.and(written).and(played)
     })?;
-    let lake = Lake::open(&lake::Settings::at(world.lake().to_string_lossy()))?;
+    let (store, lake) = (world.store_faults(), world.lake()?);
     runtime.block_on(wait_until_calm(plan, &mut world, &log, &lake, &contracts, &campus))?;
     for name in world.names() {
         world.stop(&name)?;
@@ -110,6 +125,7 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
     Ok(Verdict {
         blows: storm.dealt,
         poisoned: load(&writer.poisoned),
+        store,
         acknowledged: load(&writer.acknowledged),
         account,
     })
@@ -144,7 +160,7 @@ fn weather(
 ) -> Result<()> {
     let mut told = Instant::now();
     loop {
-        let faults = storm.count() + writer.poisoned.load(Ordering::Relaxed);
+        let faults = storm.count() + writer.poisoned.load(Ordering::Relaxed) + world.store_faults().faults();
         if faults >= plan.faults && storm.count() >= plan.blows && is_played() {
             return Ok(());
         }

@@ -12,7 +12,9 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use campus::database::Databases;
+use lake::Lake;
 use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
 
 use crate::plan::Plan;
 
@@ -21,6 +23,8 @@ pub const GATE_TOKEN: &str = "chaos-gate-token";
 
 /// Bytes of the disk that the lake is on, where one can be mounted.
 const DISK_BYTES: u64 = 256 << 20;
+
+const BUCKET: &str = "lake";
 
 /// All processes and where they live.
 pub struct World {
@@ -31,6 +35,8 @@ pub struct World {
     running: BTreeMap<String, Child>,
     /// The lake's own small disk is mounted.
     pub has_disk: bool,
+    /// The object storage that the lake is on.
+    store: Option<s3::Server>,
 }
 
 impl World {
@@ -38,7 +44,7 @@ impl World {
     ///
     /// # Errors
     /// The broker does not start.
-    pub fn new(plan: &Plan) -> Result<Self> {
+    pub fn new(plan: &Plan, runtime: &Runtime) -> Result<Self> {
         let mut folder = tempfile::tempdir()?;
         folder.disable_cleanup(plan.is_kept);
         let sqlite = |name: &str| Databases::sqlite(&folder.path().join(name));
@@ -54,13 +60,15 @@ impl World {
         ports.insert("kafka", two_free_ports()?);
         let lake = folder.path().join("lake");
         std::fs::create_dir(&lake)?;
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"])
-            .arg(&lake)
-            .stderr(Stdio::null())
-            .status();
-        let has_disk = mount.is_ok_and(|status| status.success());
-        let world = Self { folder, databases, plan: plan.clone(), ports, running: BTreeMap::new(), has_disk };
+        let mut store = None;
+        if plan.is_on_s3 {
+            let server = runtime.block_on(s3::Server::start(&lake, s3::Faults::default()))?;
+            server.create_bucket(BUCKET)?;
+            store = Some(server);
+        }
+        let has_disk = !plan.is_on_s3 && mount(&lake);
+        let (plan, running) = (plan.clone(), BTreeMap::new());
+        let world = Self { folder, databases, plan, ports, running, has_disk, store };
         world.broker("start")?;
         Ok(world)
     }
@@ -73,8 +81,49 @@ impl World {
         format!("127.0.0.1:{}", self.port("kafka"))
     }
 
-    pub fn lake(&self) -> PathBuf {
+    /// The folder that the lake, or its object storage, is in.
+    pub fn lake_folder(&self) -> PathBuf {
         self.folder.path().join("lake")
+    }
+
+    /// The lake, as the processes see it.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn lake(&self) -> Result<Lake> {
+        Ok(Lake::open_with(&lake::Settings::at(self.lake_path()), &self.store_environment())?)
+    }
+
+    fn lake_path(&self) -> String {
+        match &self.store {
+            Some(_) => format!("s3://{BUCKET}/quad"),
+            None => self.lake_folder().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn store_environment(&self) -> Vec<(String, String)> {
+        self.store.as_ref().map(s3::Server::environment).unwrap_or_default()
+    }
+
+    /// The object storage fails now and then from now on, or does not any more.
+    pub fn set_store_fails(&self, fails: bool) {
+        let faults = s3::Faults {
+            seed: self.plan.seed,
+            error_before: 0.03,
+            error_after: 0.01,
+            cut_after: 0.01,
+            slow: 0.03,
+            delay_ms: 300,
+            ..s3::Faults::default()
+        };
+        if let Some(store) = &self.store {
+            store.set_faults(if fails { faults } else { s3::Faults::default() });
+        }
+    }
+
+    /// What the object storage has done wrong so far.
+    pub fn store_faults(&self) -> s3::Counts {
+        self.store.as_ref().map(s3::Server::counts).unwrap_or_default()
     }
 
     /// Runs the broker's script.
@@ -110,6 +159,7 @@ impl World {
             .env("QUAD_CONFIG", self.write_settings(name)?)
             .env("QUAD_EXTRACT__ID_KEY", "a key of the tests")
             .env("QUAD_QUERY__IDENTITY_KEY", "another key of the tests")
+            .envs(self.store_environment())
             .env_remove("QUAD_KAFKA")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -214,7 +264,7 @@ request_timeout_ms = 5000
 "session.timeout.ms" = "6000"
 "heartbeat.interval.ms" = "500"
 [lake]
-path = "{here}/lake"
+path = "{lake}"
 [extract]
 state_path = "{here}/extract"
 connectors_path = "{root}/ingest/connectors"
@@ -237,6 +287,7 @@ connector = "access_hikvision"
 token_sha256 = "{gate}"
 "#,
             kafka = self.kafka(),
+            lake = self.lake_path(),
             http = self.port("http"),
             grpc = self.port("grpc"),
             pg = self.port("pg"),
@@ -262,9 +313,19 @@ impl Drop for World {
         if self.plan.is_kept {
             println!("logs, settings and lake stay in {}", self.folder.path().display());
         } else if self.has_disk {
-            let _ = Command::new("umount").arg("-l").arg(self.lake()).status();
+            let _ = Command::new("umount").arg("-l").arg(self.lake_folder()).status();
         }
     }
+}
+
+/// A small disk of its own; only root may.
+fn mount(folder: &Path) -> bool {
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"])
+        .arg(folder)
+        .stderr(Stdio::null())
+        .status();
+    mount.is_ok_and(|status| status.success())
 }
 
 fn signal(name: &str, pid: &str) -> Result<()> {
