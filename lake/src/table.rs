@@ -157,6 +157,12 @@ fn check_columns(table: &Table, contract: &Contract) -> Result<(), Error> {
     for column in table.schema().fields() {
         let name = column.name();
         match expected.field_with_name(name) {
+            Err(_) if contract.fields.iter().any(|field| field.aliases.contains(name)) => {
+                return refuse(format!(
+                    "column `{name}` has a new name in the contract; `quad land --rebuild {}` makes the table anew with it",
+                    table.name
+                ));
+            }
             Err(_) => {
                 return refuse(format!(
                     "column `{name}` is not in the contract: a newer contract has landed here, so upgrade this process; \

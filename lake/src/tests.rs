@@ -126,6 +126,9 @@ async fn the_guarantee_holds_on_each_store() {
         a_new_field_becomes_a_column_with_its_first_row(&place.lake).await;
     }
     for place in Place::each().await {
+        a_renamed_column_asks_for_a_rebuild(&place.lake).await;
+    }
+    for place in Place::each().await {
         a_table_of_another_shape_is_refused(&place.lake).await;
     }
     for place in Place::each().await {
@@ -224,6 +227,16 @@ async fn a_new_field_becomes_a_column_with_its_first_row(lake: &Lake) {
         let error = lake.table(&old).await.expect_err("an older process would lose the field");
         assert!(error.to_string().contains(&field), "{error}");
     }
+}
+
+async fn a_renamed_column_asks_for_a_rebuild(lake: &Lake) {
+    let mut course = (*contract("academic.course")).clone();
+    lake.table(&course).await.expect("creates");
+    let field = course.fields.last_mut().expect("a field");
+    field.aliases = vec![std::mem::replace(&mut field.name, "renamed".into())];
+    let error = lake.table(&course).await.expect_err("refuses");
+    assert_eq!(error.kind, ErrorKind::Schema);
+    assert!(error.to_string().contains("has a new name") && error.to_string().contains("--rebuild"), "{error}");
 }
 
 async fn a_table_of_another_shape_is_refused(lake: &Lake) {

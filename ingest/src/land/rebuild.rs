@@ -130,10 +130,15 @@ async fn carry_over(
     Ok(carried)
 }
 
-/// Rows of an earlier form of the table in the present one: wider types, nulls for new columns.
+/// Rows of an earlier form of the table in the present one: wider types, new names, nulls for new columns.
 fn conform(batch: &RecordBatch, contract: &Contract) -> Result<RecordBatch, Error> {
     let schema = contract.lake_schema();
-    let column = |field: &Arc<arrow::datatypes::Field>| match batch.column_by_name(field.name()) {
+    let stored = |name: &str| {
+        let aliases = contract.field(name).map(|field| field.aliases.as_slice()).unwrap_or_default();
+        let by_alias = || aliases.iter().find_map(|alias| batch.column_by_name(alias));
+        batch.column_by_name(name).or_else(by_alias)
+    };
+    let column = |field: &Arc<arrow::datatypes::Field>| match stored(field.name()) {
         Some(column) => cast(column, field.data_type()),
         None => Ok(arrow::array::new_null_array(field.data_type(), batch.num_rows())),
     };

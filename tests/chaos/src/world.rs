@@ -110,8 +110,8 @@ impl World {
         let faults = s3::Faults {
             seed: self.plan.seed,
             error_before: 0.03,
-            error_after: 0.01,
-            cut_after: 0.01,
+            error_after: 0.03,
+            cut_after: 0.03,
             slow: 0.03,
             delay_ms: 300,
             ..s3::Faults::default()
