@@ -20,6 +20,7 @@ use crate::extract::run::Extract;
 use crate::extract::status::State;
 use crate::land::Land;
 use crate::land::rebuild::rebuild;
+use crate::land::reset::reset;
 use crate::landing::Landing;
 use crate::settings::{Assignment, ExtractSettings, LandSettings, SourceSettings};
 
@@ -334,6 +335,44 @@ async fn what_does_not_belong_on_a_topic_becomes_a_letter_with_its_place() {
     "#]],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_records_are_gone_stops_alone_until_it_is_reset() {
+    const LEAVES: &str = "student_affairs.leave_request";
+    let shop = Shop::new(CURSOR);
+    shop.leave("L1", "2026-11-03", "2026-11-01 08:00:00");
+    shop.pull().await;
+    shop.land().await;
+    let contract = shop.contracts.get(LEAVES).expect("a contract");
+    // As after a retention that was too short: what comes next is not in the log.
+    let moved = reset(&shop.lake(), contract, "quad", 0, 1_000).await.expect("moves");
+    assert_eq!(moved.to, 1_000);
+    let error = reset(&shop.lake(), contract, "quad", 0, 999).await.expect_err("never back");
+    assert!(error.message.contains("would land records twice"), "{error}");
+
+    let land = shop.landing(&shop.contracts);
+    let (stop, shutdown) = watch::channel(false);
+    let running = tokio::spawn({
+        let land = land.clone();
+        async move { land.run(shutdown).await }
+    });
+    let waiting = vec![(LEAVES.to_string(), 0)];
+    poll_until("the partition stops", || (land.landing.stopped() == waiting).then_some(())).await;
+    let message = |key: &str| Message { key: key.to_string().into(), value: b"x".as_slice().into(), timestamp_ms: 0 };
+    let keys = (0..20).map(|at| format!("{at}"));
+    shop.log.append(&contract.topic(), keys.map(|key| message(&key)).collect()).expect("appends");
+    let high = shop.log.extents(&contract.topic()).expect("extents")[1].high;
+    let other = (LEAVES.to_string(), 1);
+    poll_until("the other goes on", || (land.landing.positions().get(&other) == Some(&high)).then_some(())).await;
+    assert_eq!(land.landing.positions().get(&(LEAVES.to_string(), 0)), Some(&1_000), "nothing is skipped");
+
+    reset(&shop.lake(), contract, "quad", 0, 2_000).await.expect("moves beside the landing");
+    let first = (LEAVES.to_string(), 0);
+    poll_until("it is noticed", || (land.landing.positions().get(&first) == Some(&2_000)).then_some(())).await;
+    poll_until("and it stops there", || (land.landing.stopped() == waiting).then_some(())).await;
+    stop.send_replace(true);
+    running.await.expect("runs").expect("stops well");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -124,7 +124,10 @@ pub fn run(
         }
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
-            consumer.hint(&lanes.landed())?;
+            if let Err(error) = consumer.hint(&lanes.landed()) {
+                // Only monitors read it.
+                tracing::debug!(%error, "could not tell the group how far landing is");
+            }
             lanes.look()?;
         }
     }
