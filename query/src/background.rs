@@ -24,7 +24,8 @@ pub struct Refresher {
 }
 
 impl Refresher {
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// `begun` becomes true with the first look at the lake that succeeds.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, begun: watch::Sender<bool>) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not refresh the snapshot");
@@ -34,8 +35,9 @@ impl Refresher {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             let refreshed = self.engine.refresh(&self.source, self.key.expose()).await.map(|_| ());
-            if refreshed.is_err() {
-                metrics::refresh_failed();
+            match refreshed {
+                Ok(()) => _ = begun.send_if_modified(|begun| !std::mem::replace(begun, true)),
+                Err(_) => metrics::refresh_failed(),
             }
             trouble.note(refreshed);
         }

@@ -95,7 +95,8 @@ impl Bound {
         Ok((self.grpc_listener.local_addr()?, self.pg_listener.local_addr()?))
     }
 
-    /// Serves until `shutdown` completes.
+    /// Serves until `shutdown` completes. Nobody is answered before the lake has been looked at: an answer from a snapshot of
+    /// nothing would be a wrong one.
     ///
     /// # Errors
     /// The gRPC server broke.
@@ -105,12 +106,21 @@ impl Bound {
         }
         let (stop, stopped) = watch::channel(false);
         let (ready, profiles_ready) = watch::channel(false);
-        let refresher = tokio::spawn(self.refresher.run(stopped.clone()));
+        let (begun, mut has_begun) = watch::channel(false);
+        let refresher = tokio::spawn(self.refresher.run(stopped.clone(), begun));
+        let mut shutdown = std::pin::pin!(shutdown);
+        tokio::select! {
+            _ = has_begun.wait_for(|begun| *begun) => {}
+            () = &mut shutdown => {
+                stop.send_replace(true);
+                return Ok(());
+            }
+        }
         let profiler = tokio::spawn(self.profiler.run(stopped.clone(), ready));
         let mut postgres = tokio::spawn(self.postgres.serve(self.pg_listener, stopped.clone()));
         let mut grpc = tokio::spawn(self.grpc.serve(self.grpc_listener, stopped, profiles_ready));
         let early = tokio::select! {
-            () = shutdown => None,
+            () = &mut shutdown => None,
             ended = &mut grpc => Some(ended),
         };
         stop.send_replace(true);

@@ -70,6 +70,13 @@ async fn nothing_is_lost_and_nothing_comes_twice_when_quad_is_killed_and_started
     });
     assert!(kills >= 3, "the day has enough parts to be killed in: {kills}");
     assert_same(&expected, &contents(&stormy).await);
+
+    stormy.kill("up");
+    stormy.start("up");
+    let client = stormy.client().await;
+    let first = stormy.lines(&client, "SELECT COUNT(*) FROM academic.grade").await.expect("answers");
+    let grades = stormy.campus.truth(truth::Stage::DayOver).tables["academic.grade"].current;
+    assert_eq!(first, [grades.to_string()], "the first answer after a start is whole");
 }
 
 #[tokio::test(flavor = "multi_thread")]
