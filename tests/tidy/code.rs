@@ -24,7 +24,7 @@ const POLLS: &[&str] = &["eventually", "poll_until", "wait_until"];
 
 /// The last word of a metric's name, before `_total`.
 const UNITS: &str = "seconds milliseconds bytes rows records batches letters commits files queries requests errors \
-    retries connections ratio info offsets lookups profiles";
+    retries connections ratio info offsets partitions lookups profiles";
 
 /// Rule 5: rdkafka, deltalake and tonic each have one home.
 pub fn libraries_have_one_home(tree: &Tree) -> Vec<Problem> {
