@@ -228,6 +228,9 @@ impl Extract {
     }
 }
 
+/// Between two tries to make a schema known.
+const REGISTER_EVERY: Duration = Duration::from_secs(1);
+
 /// Makes the schemas known that this process will write with, before it writes.
 async fn register_schemas(sources: &[PreparedSource], contracts: &Contracts, lake: &Lake) -> Result<(), Error> {
     let pipelines = sources.iter().flat_map(|source| &source.pipelines);
@@ -236,7 +239,15 @@ async fn register_schemas(sources: &[PreparedSource], contracts: &Contracts, lak
     let letters = letter::contract(contracts)?;
     written.insert(letters.name(), letters);
     for contract in written.values() {
-        lake.register_schema(contract).await?;
+        // A lake that is full or away for a moment is waited for, as landing does: sources lose nothing by it.
+        while let Err(error) = lake.register_schema(contract).await {
+            if error.kind != lake::ErrorKind::Store {
+                return Err(error.into());
+            }
+            let error = Error::from(error);
+            tracing::warn!(error = %error.chain(), "the lake does not keep a schema, trying again");
+            tokio::time::sleep(REGISTER_EVERY).await;
+        }
     }
     Ok(())
 }
