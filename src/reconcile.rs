@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chrono::NaiveDate;
 use clap::Args;
 use ingest::connector::Kind;
@@ -64,6 +64,12 @@ pub async fn run(settings: Settings, args: ReconcileArgs) -> Result<ExitCode> {
     let settings = Arc::new(settings);
     let contracts = settings.contracts()?;
     let lake = Lake::open(&settings.lake)?;
+    if let Some(unknown) = args.sources.iter().find(|id| !settings.sources.contains_key(*id)) {
+        bail!(crate::usage(format!("no source `{unknown}` in the settings; see `quad sources`")));
+    }
+    if let Some(unknown) = args.table.as_ref().filter(|table| contracts.get(table).is_none()) {
+        bail!(crate::usage(format!("no contract `{unknown}`; see `quad tables`")));
+    }
     let mut compared = Vec::new();
     for (id, source) in &settings.sources {
         if !args.sources.is_empty() && !args.sources.contains(id) {
@@ -75,8 +81,21 @@ pub async fn run(settings: Settings, args: ReconcileArgs) -> Result<ExitCode> {
         }
         compared.extend(compare_source(&settings, &args, &lake, id, source, &Arc::new(connector)).await);
     }
+    if compared.is_empty() {
+        bail!(crate::usage(
+            "nothing to compare: no pulled source has such a table, and one that pushes cannot be asked"
+        ));
+    }
     let behind = behind(&settings, &contracts, &lake, &args).await;
-    print(&args, &compared, &behind)
+    let is_held = |error: &anyhow::Error| {
+        let cause = error.downcast_ref::<topic::Error>();
+        cause.is_some_and(|error| error.kind == topic::ErrorKind::Locked)
+    };
+    match behind {
+        // A log that a running `quad up` holds cannot be asked; any other failure leaves the answer open.
+        Err(error) if !is_held(&error) => Err(error),
+        behind => print(&args, &compared, &behind),
+    }
 }
 
 async fn compare_source(
