@@ -1,7 +1,8 @@
 //! `bench land`: a topic into the lake, held against only polling it.
 //!
 //! A log (Kafka on this machine, or embedded) is filled once; then each stage runs over the whole of it, in turns:
-//! polling alone, polling and decoding, and landing as `quad land` does it, with checks, Parquet and commits.
+//! polling alone, polling and decoding, and landing as `quad land` does it, with checks, Parquet and commits. Landing runs
+//! once more over a topic some of whose records are bad, and the Python loop that a team would write over the good one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,7 @@ use topic::settings::Kind;
 use topic::{Log, Position, Subscription};
 
 use crate::records;
-use crate::stats::Rates;
+use crate::stats::{Stage, compare};
 
 const TABLE: &str = "logistics.card_txn";
 const PARTITIONS: i32 = 4;
@@ -45,6 +46,9 @@ pub struct Args {
     /// Every how many-th record is bad; 0 for none.
     #[arg(long, default_value_t = 1000)]
     bad_every: usize,
+    /// Leave out what landing is held against, for a profile or a long backlog.
+    #[arg(long)]
+    only_land: bool,
 }
 
 /// Fills, measures, prints.
@@ -57,32 +61,29 @@ pub fn run(args: &Args) -> Result<()> {
         .map(|name| all.get(name).map(|contract| contract.as_ref().clone()));
     let contracts: Arc<Contracts> = Arc::new(wanted.into_iter().flatten().collect());
     let folder = tempfile::tempdir()?;
-    println!("{} records of {TABLE}, {} rounds, median (lowest to highest), ratio to poll", args.records, args.rounds);
-    for bad_every in [0, args.bad_every] {
-        let bench = Bench::new(args, &contracts, folder.path(), bad_every)?;
-        println!("\n{}", if bad_every == 0 { "all good".to_string() } else { format!("1 in {bad_every} bad") });
-        let poll = Rates::measure(args.rounds, args.records, || bench.poll(None))?;
-        println!("{}", poll.line("poll", &poll));
-        let decode = Rates::measure(args.rounds, args.records, || bench.poll(Some(Decoder::new(&bench.contract)?)))?;
-        println!("{}", decode.line("poll + decode", &poll));
-        let mut round = 0;
-        let land = Rates::measure(args.rounds, args.records, || {
-            round += 1;
-            bench.land(&contracts, &folder.path().join(format!("lake-{bad_every}-{round}")))
-        })?;
-        println!("{}", land.line("land (decode, check, Parquet, commit)", &poll));
-        if let (Some(python), 0) = (&args.peer, bad_every) {
-            let peer = Rates::measure(args.rounds.min(PEER_ROUNDS_MAX), args.records, || {
-                bench.peer(python, args.kafka.as_deref().unwrap_or_default(), &folder.path().join("peer"))
-            })?;
-            println!("{}", peer.line("the Python loop (rows only)", &poll));
-        }
-        if bad_every == 0 && args.bad_every == 0 {
-            break;
-        }
+    println!("{} records of {TABLE}, {} rounds in turns", args.records, args.rounds);
+    println!("median rate (lowest to highest), ratio to poll, processor time a record, peak memory");
+    let kinds = if args.bad_every == 0 { vec![0] } else { vec![0, args.bad_every] };
+    let benches = kinds.iter().map(|&bad_every| Bench::new(args, &contracts, folder.path(), bad_every));
+    let benches = benches.collect::<Result<Vec<_>>>()?;
+    let good = &benches[0];
+    let lands = |bench: &Bench| {
+        bench.land(&contracts, &folder.path().join("lake")).with_context(|| format!("land {}", bench.contract.topic()))
+    };
+    let mut stages = Vec::new();
+    if !args.only_land {
+        stages.push(Stage::new("poll", || good.poll(None)));
+        stages.push(Stage::new("poll + decode", || good.poll(Some(Decoder::new(&good.contract)?))));
     }
-    println!("\npeak memory of this process: {} MB", peak_memory_mb());
-    Ok(())
+    stages.push(Stage::new("land (decode, check, Parquet, commit)", || lands(good)));
+    if let Some(bad) = benches.get(1) {
+        stages.push(Stage::new("land, some records bad", || lands(bad)));
+    }
+    if let Some(python) = &args.peer {
+        let peer = || good.peer(python, args.kafka.as_deref().unwrap_or_default(), &folder.path().join("peer"));
+        stages.push(Stage::new("the Python loop (rows only)", peer).at_most(PEER_ROUNDS_MAX));
+    }
+    compare(&mut stages, args.rounds, args.records)
 }
 
 struct Bench {
@@ -155,7 +156,7 @@ impl Bench {
                 assignment: Assignment::All,
                 instance: None,
                 batch_rows_max: 1_000_000,
-                batch_bytes_max: 512 << 20,
+                batch_bytes_max: 256 << 20,
                 batch_age_ms_max: 1_000,
                 retry_ms_min: 100,
                 retry_ms_max: 1_000,
@@ -177,6 +178,7 @@ impl Bench {
             });
             let landed = || land.landing.rows.load(Ordering::Relaxed) + land.landing.letters.load(Ordering::Relaxed);
             while landed() < self.records as u64 && !running.is_finished() {
+                ensure!(land.landing.stopped().is_empty(), "the log has lost records that were not landed yet");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let took = started.elapsed();
@@ -204,11 +206,4 @@ impl Bench {
         std::fs::remove_dir_all(folder)?;
         Ok(Duration::from_secs_f64(String::from_utf8_lossy(&output.stdout).trim().parse()?))
     }
-}
-
-/// `VmHWM` of this process.
-fn peak_memory_mb() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
 }

@@ -18,11 +18,13 @@ pub fn messages(contract: &Arc<Contract>, first: usize, count: usize, bad_every:
     let batch = batch(contract, first, count)?;
     let encoder = Encoder::new(contract.clone());
     let (values, keys) = (encoder.values(&batch)?, encoder.keys(&batch)?);
+    // Kafka's retention goes by it.
+    let timestamp_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
     let message = |(at, (key, mut value)): (usize, (String, bytes::Bytes))| {
         if bad_every > 0 && (first + at) % bad_every == bad_every - 1 {
             value.truncate(value.len() / 2);
         }
-        Message { key: key.into(), value, timestamp_ms: START_MICROS / 1000 }
+        Message { key: key.into(), value, timestamp_ms }
     };
     Ok(keys.into_iter().zip(values.iter()).enumerate().map(message).collect())
 }

@@ -96,7 +96,7 @@ impl Land {
     async fn attempt(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let ledger = Arc::new(Ledger::open(self).await?);
         let letters = Arc::new(Mutex::new(LetterBox::open(self).await?));
-        let shared = Shared { land: self.clone(), letters, ledger: ledger.clone() };
+        let shared = Shared { land: self.clone(), letters, ledger: ledger.clone(), bytes_waiting: Arc::default() };
         let mut lanes = Lanes { log: self.log.clone(), by_topic: Default::default(), landing: self.landing.clone() };
         let (mut inlets, mut running) = (Vec::new(), JoinSet::new());
         for contract in self.contracts.iter() {

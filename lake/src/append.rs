@@ -10,19 +10,23 @@ use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::compute::partition;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
 use deltalake::DeltaTableError;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::kernel::scalars::ScalarExt;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties, TableReference};
 use deltalake::kernel::{Action, Add, MetadataExt, StructType};
 use deltalake::operations::get_num_idx_cols_and_stats_columns;
 use deltalake::operations::write::writer::{DeltaWriter, WriterConfig};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use deltalake::table::state::DeltaTableState;
+use indexmap::IndexMap;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
+use schemas::record::BIZ_DATE;
 
 use crate::error::{Error, ErrorKind};
 use crate::history::{COMMIT_INFO, Landing, Move};
@@ -32,8 +36,14 @@ use crate::table::{Table, transaction, transaction_id};
 /// fits the memory of a lane.
 const ROW_GROUP_ROWS_MAX: usize = 128 * 1024;
 
+/// A dictionary that outgrows this, in bytes, is given up early in its row group: it would not have saved much.
+const DICTIONARY_BYTES_MAX: usize = 256 * 1024;
+
 /// Rows that are encoded at a time.
 const WRITE_ROWS: usize = 8 * 1024;
+
+/// Rows of one partition in a stretch, below which gathering them is cheaper.
+const STRETCH_ROWS_MIN: usize = 256;
 
 /// Bytes of a file where there is a choice: large enough to scan, small enough to skip.
 pub(crate) const FILE_BYTES_TARGET: NonZeroU64 = NonZeroU64::new(128 << 20).expect("not 0");
@@ -132,7 +142,7 @@ impl Appender {
             Some(writer) => writer,
             None => writer(&self.table, &self.schema, None)?,
         };
-        writer.write(&batch).await.map_err(failed)?;
+        write_stretches(&mut writer, &batch, self.table.is_partitioned()).await.map_err(failed)?;
         self.writer = Some(writer);
         self.rows += batch.num_rows();
         self.bytes += batch.get_array_memory_size();
@@ -252,6 +262,29 @@ impl Appender {
     }
 }
 
+/// Writes rows to the files of their partitions. Rows of a day come in stretches, since a day's records follow each other on
+/// a topic: those are cut out as they are, where the writer would gather each row anew.
+async fn write_stretches(
+    writer: &mut DeltaWriter,
+    batch: &RecordBatch,
+    is_partitioned: bool,
+) -> Result<(), DeltaTableError> {
+    let Some(days) = batch.column_by_name(BIZ_DATE).filter(|_| is_partitioned) else {
+        return writer.write(batch).await;
+    };
+    let stretches = partition(std::slice::from_ref(days))?.ranges();
+    if stretches.len() * STRETCH_ROWS_MIN > batch.num_rows() {
+        return writer.write(batch).await;
+    }
+    for rows in stretches {
+        let day = ScalarExt::from_array(days, rows.start);
+        let day = day.ok_or_else(|| DeltaTableError::generic("a day cannot be a partition value"))?;
+        let values = IndexMap::from([(BIZ_DATE.to_string(), day)]);
+        writer.write_partition(batch.slice(rows.start, rows.len()), &values).await?;
+    }
+    Ok(())
+}
+
 /// A writer of rows in `schema` to a table, which may lack some of the columns yet. A file ends at `file_bytes`, or with the
 /// writer.
 pub(crate) fn writer(table: &Table, schema: &SchemaRef, file_bytes: Option<NonZeroU64>) -> Result<DeltaWriter, Error> {
@@ -260,7 +293,7 @@ pub(crate) fn writer(table: &Table, schema: &SchemaRef, file_bytes: Option<NonZe
     let config = WriterConfig::new(
         Arc::clone(schema),
         snapshot.metadata().partition_columns().to_vec(),
-        Some(properties()),
+        Some(properties(schema)),
         file_bytes,
         Some(WRITE_ROWS),
         indexed,
@@ -269,17 +302,26 @@ pub(crate) fn writer(table: &Table, schema: &SchemaRef, file_bytes: Option<NonZe
     Ok(DeltaWriter::new(table.delta.log_store().object_store(None), config))
 }
 
-/// Columns that hardly repeat get no dictionary: building one and giving it up costs more than it saves.
-fn properties() -> WriterProperties {
-    let column = |name: &str| ColumnPath::from(name);
-    let offset = schemas::record::POSITION[2];
-    WriterProperties::builder()
+/// Columns that hardly repeat get no dictionary: building one and giving it up costs more than it saves. Times and offsets
+/// are near their neighbours, so they are stored as differences. Nobody looks for a range of hashes.
+fn properties(schema: &Schema) -> WriterProperties {
+    let [_, _, offset] = schemas::record::POSITION;
+    let is_near = |field: &&FieldRef| {
+        matches!(field.data_type(), DataType::Timestamp(TimeUnit::Microsecond, _)) || field.name() == offset
+    };
+    let mut builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_column_dictionary_enabled(column("raw_hash"), false)
-        .set_column_dictionary_enabled(column("src_key"), false)
-        .set_column_dictionary_enabled(column(offset), false)
-        .set_column_encoding(column(offset), Encoding::DELTA_BINARY_PACKED)
-        .build()
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
+        .set_column_dictionary_enabled(ColumnPath::from("raw_hash"), false)
+        .set_column_statistics_enabled(ColumnPath::from("raw_hash"), EnabledStatistics::None)
+        .set_column_dictionary_enabled(ColumnPath::from("src_key"), false);
+    for field in schema.fields().iter().filter(is_near) {
+        let column = ColumnPath::from(field.name().as_str());
+        builder = builder
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+    }
+    builder.build()
 }

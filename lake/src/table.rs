@@ -220,6 +220,11 @@ impl Table {
         schema.fields().len() != self.schema.fields().len() || !schema.fields().iter().all(is_stored)
     }
 
+    /// Whether its files are apart by day.
+    pub(crate) fn is_partitioned(&self) -> bool {
+        self.delta.snapshot().is_ok_and(|snapshot| !snapshot.metadata().partition_columns().is_empty())
+    }
+
     /// The version of this snapshot.
     pub fn version(&self) -> u64 {
         self.delta.version().unwrap_or_default()

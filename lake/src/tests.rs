@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
+    ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use datafusion::prelude::SessionContext;
 use schemas::{Contract, Contracts};
@@ -272,4 +273,32 @@ async fn a_rebuild_switches_over_and_keeps_what_came_meanwhile(lake: &Lake) {
         let table = lake.table(&wider).await.expect("has the new columns");
         assert_eq!(table.next_offset("quad", "topic", 0).await.expect("reads"), Some(12));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_go_to_the_files_of_their_days_in_stretches_or_mixed() {
+    let (place, contract) = (Place::local(), contract("logistics.card_txn"));
+    let mut appender = appender(&place.lake, &contract, &[1]).await;
+    let stretches = rows(&contract, 0, 1_000);
+    let day = |offset: i64| if offset < 1_000 { 20_000 + (offset / 500) as i32 } else { 20_000 + (offset % 2) as i32 };
+    let days: Date32Array = (0..1_000).map(|offset| Some(day(offset))).collect();
+    let mut columns = stretches.columns().to_vec();
+    *columns.last_mut().expect("the day is the last column") = Arc::new(days);
+    appender.write(RecordBatch::try_new(stretches.schema(), columns).expect("a batch")).await.expect("writes");
+    appender.write(rows(&contract, 1_000, 1_000)).await.expect("writes");
+    appender.commit(&progress(1, 2_000)).await.expect("commits");
+    let snapshot = place.lake.snapshot(&contract).await.expect("reads").expect("has landed");
+    let context = SessionContext::new();
+    context.register_table("t", snapshot.provider).expect("registers");
+    let sql = "SELECT kafka_offset, biz_date FROM t ORDER BY kafka_offset";
+    let found = context.sql(sql).await.expect("plans").collect().await.expect("scans");
+    let pairs: Vec<(i64, i32)> = found
+        .iter()
+        .flat_map(|batch| {
+            let offsets = batch.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+            let days = batch.column(1).as_primitive::<arrow::datatypes::Date32Type>();
+            offsets.values().iter().copied().zip(days.values().iter().copied()).collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(pairs, (0..2_000).map(|offset| (offset, day(offset))).collect::<Vec<_>>());
 }

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arrow::record_batch::RecordBatch;
 use chrono::Utc;
 use lake::{Appender, Progress};
 use schemas::Contract;
@@ -42,6 +45,8 @@ pub struct Shared {
     pub land: Arc<Land>,
     pub letters: Arc<Mutex<LetterBox>>,
     pub ledger: Arc<Ledger>,
+    /// Bytes of rows that wait for their commit, over all lanes.
+    pub bytes_waiting: Arc<AtomicUsize>,
 }
 
 /// The lane of one table.
@@ -111,7 +116,7 @@ impl Lane {
             }
             let settings = &self.shared.land.settings;
             let is_full = self.appender.rows() >= settings.batch_rows_max
-                || self.appender.bytes() >= settings.batch_bytes_max
+                || (self.appender.bytes() > 0 && self.shared.bytes_waiting.load(Relaxed) >= settings.batch_bytes_max)
                 || self.waiting.letters.len() >= LETTERS_WAITING_MAX;
             if is_full {
                 self.commit().await?;
@@ -152,11 +157,18 @@ impl Lane {
             self.waiting.letters.push(letter);
         }
         if let Some(rows) = rows {
-            for partition in sieve::partitions(&rows).values() {
-                self.waiting.partitions.entry(*partition).or_default().rows += 1;
+            for stretch in sieve::partitions(&rows).values().chunk_by(|one, next| one == next) {
+                self.waiting.partitions.entry(stretch[0]).or_default().rows += stretch.len() as u64;
             }
-            self.appender.write(rows).await?;
+            self.write(rows).await?;
         }
+        Ok(())
+    }
+
+    async fn write(&mut self, rows: RecordBatch) -> Result<(), Error> {
+        let before = self.appender.bytes();
+        self.appender.write(rows).await?;
+        self.shared.bytes_waiting.fetch_add(self.appender.bytes() - before, Relaxed);
         Ok(())
     }
 
@@ -171,20 +183,22 @@ impl Lane {
         let progress: Vec<Progress> = self.waiting.partitions.iter().map(of_partition).collect();
         let letters = std::mem::take(&mut self.waiting.letters);
         if !letters.is_empty() {
-            let mut letter_box = self.shared.letters.lock().await;
+            let letter_box = self.shared.letters.clone();
+            let mut letter_box = letter_box.lock().await;
             if self.shared.land.is_letters(&self.contract) {
                 // Letters about letters go into the same table: the same commit keeps them together.
-                self.appender.write(letter_box.rows(&letters)?).await?;
+                self.write(letter_box.rows(&letters)?).await?;
             } else {
                 letter_box.commit(&letters, &progress).await?;
             }
         }
         let table = self.contract.name();
         let span = metrics::span("commit", "", &table);
-        let began = Instant::now();
+        let (began, bytes) = (Instant::now(), self.appender.bytes());
         let commit = self.appender.commit(&progress).instrument(span.clone()).await?;
         metrics::end_span(&span, commit.rows, letters.len(), None);
         self.waiting = Waiting::default();
+        self.shared.bytes_waiting.fetch_sub(bytes, Relaxed);
         let landing = &self.shared.land.landing;
         landing.landed(commit.rows, letters.len());
         let bytes = usize::try_from(commit.landing.bytes).unwrap_or(usize::MAX);
