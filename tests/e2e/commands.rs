@@ -90,6 +90,20 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
 }
 
 #[test]
+fn a_table_is_described_for_people_and_for_scripts() {
+    let school = School::new(1, 50, None);
+    check(&school.output(&["tables", "--describe", "academic.term_registration"]), 0, expect![[r#""#]]);
+    let output = school.output(&["tables", "--describe", "logistics.space", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&said["kind"], &said["key"]), (&"entity".into(), &serde_json::json!(["space_id"])), "{said}");
+    let of =
+        |name: &str| said["fields"].as_array().expect("fields").iter().find(|field| field["name"] == name).cloned();
+    let floor = of("floor_no").expect("a field");
+    assert_eq!((&floor["type"], floor["minimum"].as_f64()), (&"int".into(), Some(-3.0)), "{floor}");
+    check(&school.output(&["tables", "--describe", "academic.grades"]), 64, expect![[r#""#]]);
+}
+
+#[test]
 fn help_names_every_command() {
     let school = School::new(1, 50, None);
     let help = String::from_utf8_lossy(&school.output(&["--help"]).stdout).into_owned();
