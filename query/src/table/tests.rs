@@ -185,7 +185,8 @@ async fn keys_and_days_reach_the_files() {
 #[tokio::test]
 async fn a_table_that_nothing_has_landed_in_is_empty() {
     let engine = engine(&[]).await;
-    for contract in contracts().all() {
+    // Tables of the platform are not for the analyst who asks here.
+    for contract in contracts().all().filter(|contract| contract.domain != "platform") {
         let name = contract.name();
         let history = (contract.kind != Kind::Derived).then(|| format!("{name}{}", catalog::HISTORY));
         for table in [Some(name), history].into_iter().flatten() {
