@@ -92,7 +92,10 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
 #[test]
 fn a_table_is_described_for_people_and_for_scripts() {
     let school = School::new(1, 50, None);
-    check(&school.output(&["tables", "--describe", "academic.term_registration"]), 0, expect![[r#"
+    check(
+        &school.output(&["tables", "--describe", "academic.term_registration"]),
+        0,
+        expect![[r#"
         academic.term_registration  学期注册
 
         学期注册: whether a student has registered for a term, and what is owed.
@@ -126,7 +129,8 @@ fn a_table_is_described_for_people_and_for_scripts() {
           1  注册    registered       JY/T 1001
           2  报到    reported in      JY/T 1001
           3  未报到  not reported in  JY/T 1001
-    "#]]);
+    "#]],
+    );
     let output = school.output(&["tables", "--describe", "logistics.space", "--json"]);
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((&said["kind"], &said["key"]), (&"entity".into(), &serde_json::json!(["space_id"])), "{said}");
@@ -134,9 +138,13 @@ fn a_table_is_described_for_people_and_for_scripts() {
         |name: &str| said["fields"].as_array().expect("fields").iter().find(|field| field["name"] == name).cloned();
     let floor = of("floor_no").expect("a field");
     assert_eq!((&floor["type"], floor["minimum"].as_f64()), (&"int".into(), Some(-3.0)), "{floor}");
-    check(&school.output(&["tables", "--describe", "academic.grades"]), 64, expect![[r#"
+    check(
+        &school.output(&["tables", "--describe", "academic.grades"]),
+        64,
+        expect![[r#"
         quad: no table is named academic.grades; near it: academic.grade; `quad tables` lists all
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
