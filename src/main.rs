@@ -17,6 +17,7 @@ mod reconcile;
 mod report;
 mod serve;
 mod settings;
+mod tables;
 mod traces;
 
 use std::path::PathBuf;
@@ -59,8 +60,8 @@ enum Command {
     Backfill(backfill::BackfillArgs),
     /// Hold the sources against the log and the lake, by day; exit code 1 when something is missing.
     Reconcile(reconcile::ReconcileArgs),
-    /// List the tables of the lake.
-    Tables(report::Format),
+    /// List the tables, or describe one: its fields, rules and codes.
+    Tables(tables::TablesArgs),
     /// Keep the lake in order by hand, and see how its tables are.
     #[command(subcommand)]
     Lake(lake::LakeCommand),
@@ -120,7 +121,7 @@ async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -
         Command::Sources(format) => report::sources(&settings, format),
         Command::Backfill(args) => backfill::run(&settings, args).await,
         Command::Reconcile(args) => reconcile::run(settings, args).await,
-        Command::Tables(format) => report::tables(&settings, format).await,
+        Command::Tables(args) => tables::run(&settings, &args).await,
         Command::Lake(command) => lake::run(&settings, &command).await,
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),

@@ -1,4 +1,4 @@
-//! `quad sources` and `quad tables`: what is there and how it is, for people or, with `--json`, for scripts.
+//! `quad sources`: how each source is, for people or, with `--json`, for scripts; and how tables are printed everywhere.
 
 use std::process::ExitCode;
 
@@ -6,9 +6,6 @@ use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::Args;
 use ingest::extract::status;
-use lake::Lake;
-use schemas::Kind;
-use serde_json::json;
 
 use crate::settings::Settings;
 
@@ -59,51 +56,6 @@ pub fn sources(settings: &Settings, format: Format) -> Result<ExitCode> {
         "error",
     ];
     print_table(&head, &rows);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints every contract's table: what it is, and what has landed.
-///
-/// # Errors
-/// The lake cannot be read.
-pub async fn tables(settings: &Settings, format: Format) -> Result<ExitCode> {
-    let contracts = settings.contracts()?;
-    let lake = Lake::open(&settings.lake)?;
-    let (mut rows, mut documents) = (Vec::new(), Vec::new());
-    for contract in contracts.iter() {
-        let table = lake.find(contract).await?;
-        let (version, stored) = match &table {
-            Some(table) => (Some(table.version()), Some(table.rows()?)),
-            None => (None, None),
-        };
-        let kind = match contract.kind {
-            Kind::Entity => "entity",
-            Kind::Event => "event",
-            Kind::Reference => "reference",
-        };
-        documents.push(json!({
-            "table": contract.name(), "title": contract.title, "kind": kind, "key": contract.key,
-            "class": contract.class() as u8, "version": version, "rows": stored,
-            "fields": contract.fields.iter().map(|field| json!({
-                "name": field.name, "title": field.title, "class": field.class as u8, "required": field.required,
-            })).collect::<Vec<_>>(),
-        }));
-        let number = |value: Option<u64>| value.map_or("-".to_string(), |value| value.to_string());
-        rows.push(vec![
-            contract.name(),
-            contract.title.clone(),
-            kind.to_string(),
-            contract.key.join(", "),
-            (contract.class() as u8).to_string(),
-            number(stored),
-            number(version),
-        ]);
-    }
-    if format.json {
-        println!("{}", serde_json::to_string_pretty(&documents)?);
-    } else {
-        print_table(&["table", "title", "kind", "key", "class", "rows in history", "version"], &rows);
-    }
     Ok(ExitCode::SUCCESS)
 }
 

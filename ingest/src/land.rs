@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use chrono_tz::Tz;
 use lake::Lake;
-use schemas::{Contract, Contracts};
+use schemas::{Contract, Contracts, Decoder};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use topic::{Consumer, Log, Subscription};
@@ -98,12 +98,15 @@ impl Land {
         let letters = Arc::new(Mutex::new(LetterBox::open(self).await?));
         let shared = Shared { land: self.clone(), letters, ledger: ledger.clone(), bytes_waiting: Arc::default() };
         let mut lanes = Lanes { log: self.log.clone(), by_topic: Default::default(), landing: self.landing.clone() };
-        let (mut inlets, mut running) = (Vec::new(), JoinSet::new());
+        let mut opening = JoinSet::new();
         for contract in self.contracts.iter() {
-            self.ensure_topic(contract).await?;
+            opening.spawn(self.clone().open(shared.clone(), contract.clone()));
+        }
+        let (mut inlets, mut running) = (Vec::new(), JoinSet::new());
+        while let Some(opened) = opening.join_next().await {
+            let (contract, lane, decoder) = opened.map_err(|error| Error::internal("open a table", error))??;
             let (channel, orders) = mpsc::channel(poll::CHUNKS_WAITING_MAX);
-            running.spawn(Lane::open(shared.clone(), contract.clone()).await?.run(orders));
-            let decoder = writers::decoder(&self.lake, contract).await?;
+            running.spawn(lane.run(orders));
             inlets.push(poll::Inlet::new(contract.topic(), decoder, channel.clone()));
             lanes.by_topic.insert(contract.topic(), (contract.name(), channel));
         }
@@ -116,6 +119,18 @@ impl Land {
         let outcome = watch_over(running, &ledger).await;
         let polled = polling.await.map_err(|error| Error::internal("poll the log", error))?;
         outcome.and(polled)
+    }
+
+    /// What landing one table needs. All tables are opened at once: a store or broker far away then costs the time of one.
+    async fn open(
+        self: Arc<Self>,
+        shared: Shared,
+        contract: Arc<Contract>,
+    ) -> Result<(Arc<Contract>, Lane, Decoder), Error> {
+        self.ensure_topic(&contract).await?;
+        let lane = Lane::open(shared, contract.clone()).await?;
+        let decoder = writers::decoder(&self.lake, &contract).await?;
+        Ok((contract, lane, decoder))
     }
 
     async fn ensure_topic(&self, contract: &Arc<Contract>) -> Result<i32, Error> {

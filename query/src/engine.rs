@@ -300,13 +300,9 @@ impl Engine {
         }
         let wanted = error.message.split('\'').nth(1).unwrap_or_default().to_string();
         let wanted = TableReference::parse_str(&wanted).resolve(CATALOG, "public");
-        let names = self.contracts.iter().map(|contract| contract.name());
-        let nearest = names.min_by_key(|name| {
-            let (schema, table) = name.split_once('.').unwrap_or_default();
-            let schema_distance = if *wanted.schema == *"public" { 0 } else { distance(schema, &wanted.schema) };
-            schema_distance + distance(table, wanted.table.trim_end_matches(catalog::HISTORY))
-        });
-        let hint = match nearest {
+        let table = wanted.table.trim_end_matches(catalog::HISTORY);
+        let wanted = if *wanted.schema == *"public" { table.to_string() } else { format!("{}.{table}", wanted.schema) };
+        let hint = match self.contracts.near(&wanted).first() {
             Some(name) => format!("did you mean {name}? `quad tables` lists all"),
             None => "`quad tables` lists all".to_string(),
         };
@@ -357,19 +353,4 @@ fn bind_parameters(prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<
 
 fn hash(sql: &str) -> String {
     Sha256::digest(sql.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Levenshtein's distance.
-fn distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, letter) in left.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (column, other) in right.iter().enumerate() {
-            let change = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[right.len()]
 }

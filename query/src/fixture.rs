@@ -1,7 +1,7 @@
 //! A small campus in memory, for tests. SQL `VALUES` enter, tables in the lake's schema leave.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::util::pretty::pretty_format_batches;
@@ -20,8 +20,11 @@ use crate::source::{Source, TableVersion};
 pub const KEY: &[u8] = b"the key of every test";
 
 pub fn contracts() -> Arc<Contracts> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
-    Arc::new(Contracts::load(&folder).unwrap())
+    static CONTRACTS: LazyLock<Arc<Contracts>> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+        Arc::new(Contracts::load(&folder).unwrap())
+    });
+    CONTRACTS.clone()
 }
 
 pub fn analyst() -> Principal {

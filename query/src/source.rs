@@ -21,11 +21,15 @@ pub struct TableVersion {
 
 /// The tables that questions are asked of.
 pub enum Source {
-    /// The lake, with the tables that have been opened: a refresh then reads only what is new in their logs.
-    Lake(lake::Lake, Mutex<HashMap<String, lake::Table>>),
+    /// The lake, with the tables that have been opened: a refresh then reads only what is new in their logs, of all tables
+    /// at once.
+    Lake(lake::Lake, Mutex<HashMap<String, Opened>>),
     /// Tables in memory, by `<domain>.<table>`.
     Memory(Mutex<HashMap<String, TableVersion>>),
 }
+
+/// A table of the lake once it is there.
+type Opened = Arc<Mutex<Option<lake::Table>>>;
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,7 +60,8 @@ impl Source {
                 Ok(tables.lock().await.get(&name).filter(|table| Some(table.version) != known).cloned())
             }
             Self::Lake(lake, tables) => {
-                newer_in_lake(lake, &mut *tables.lock().await, contract, known).await.map_err(|error| {
+                let opened = tables.lock().await.entry(name.clone()).or_default().clone();
+                newer_in_lake(lake, &mut *opened.lock().await, contract, known).await.map_err(|error| {
                     Error::new(ErrorKind::Unavailable, format!("could not read {name}")).with_source(error)
                 })
             }
@@ -66,21 +71,15 @@ impl Source {
 
 async fn newer_in_lake(
     lake: &lake::Lake,
-    tables: &mut HashMap<String, lake::Table>,
+    opened: &mut Option<lake::Table>,
     contract: &Contract,
     known: Option<u64>,
 ) -> Result<Option<TableVersion>, lake::Error> {
-    let name = contract.name();
-    let table = match tables.get_mut(&name) {
-        Some(table) => {
-            table.refresh().await?;
-            table
-        }
-        None => match lake.find(contract).await? {
-            Some(table) => tables.entry(name).or_insert(table),
-            None => return Ok(None),
-        },
-    };
+    match opened {
+        Some(table) => table.refresh().await?,
+        None => *opened = lake.find(contract).await?,
+    }
+    let Some(table) = opened else { return Ok(None) };
     if Some(table.version()) == known {
         return Ok(None);
     }

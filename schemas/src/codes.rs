@@ -1,19 +1,27 @@
-//! Closed value sets: `codes/<SET>.csv` with the columns `code,name,name_en,standard`.
+//! Code sets: `codes/<SET>.csv` with the columns `code,name,name_en,standard`.
 //!
-//! A file enters, the set of its codes leaves. Names may be quoted; the code is the first column.
+//! A file enters; its codes leave, each with what it means and whose it is. A cell may be quoted, never a line break in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Error;
 
-/// All code sets by name, e.g. `XBM` → {"0", "1", "2", "9"}.
-pub type CodeSets = BTreeMap<String, BTreeSet<String>>;
+/// What a code means, and the standard or system it is from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meaning {
+    pub name: String,
+    pub name_en: String,
+    pub standard: String,
+}
+
+/// All code sets by name, e.g. `XBM` → 0 未知, 1 男, 2 女, 9 未说明.
+pub type CodeSets = BTreeMap<String, BTreeMap<String, Meaning>>;
 
 /// Reads every `*.csv` of `dir`.
 ///
 /// # Errors
-/// An unreadable folder or file, or a file whose header does not begin with `code`.
+/// An unreadable folder or file, a file with other columns, or a code that stands twice.
 pub fn load(dir: &Path) -> Result<CodeSets, Error> {
     let mut sets = CodeSets::new();
     for entry in std::fs::read_dir(dir).map_err(|error| Error::io(dir, error))? {
@@ -25,16 +33,39 @@ pub fn load(dir: &Path) -> Result<CodeSets, Error> {
             continue;
         }
         let text = std::fs::read_to_string(&path).map_err(|error| Error::io(&path, error))?;
-        let mut lines = text.trim_start_matches('\u{feff}').lines();
-        if first_column(lines.next().unwrap_or_default()) != "code" {
-            return Err(Error::contract(&path, "the header does not begin with `code`"));
-        }
-        let codes = lines.map(first_column).filter(|code| !code.is_empty()).map(String::from);
-        sets.insert(name.to_string(), codes.collect());
+        let set = parse(text.trim_start_matches('\u{feff}')).map_err(|message| Error::contract(&path, message))?;
+        sets.insert(name.to_string(), set);
     }
     Ok(sets)
 }
 
-fn first_column(line: &str) -> &str {
-    line.split(',').next().unwrap_or_default().trim().trim_matches('"')
+fn parse(text: &str) -> Result<BTreeMap<String, Meaning>, String> {
+    let mut lines = text.lines();
+    if lines.next().map(cells).unwrap_or_default() != ["code", "name", "name_en", "standard"] {
+        return Err("the header is not `code,name,name_en,standard`".into());
+    }
+    let mut set = BTreeMap::new();
+    for line in lines.filter(|line| !line.trim().is_empty()) {
+        let [code, name, name_en, standard] = <[String; 4]>::try_from(cells(line)).map_err(|cells| {
+            format!("`{line}` has {} cells, not four; quote a cell that holds a comma", cells.len())
+        })?;
+        if set.insert(code.clone(), Meaning { name, name_en, standard }).is_some() {
+            return Err(format!("code `{code}` stands twice"));
+        }
+    }
+    Ok(set)
+}
+
+/// The cells of a line; a comma within quotes divides nothing.
+fn cells(line: &str) -> Vec<String> {
+    let mut cells = vec![String::new()];
+    let mut is_quoted = false;
+    for letter in line.chars() {
+        match letter {
+            '"' => is_quoted = !is_quoted,
+            ',' if !is_quoted => cells.push(String::new()),
+            _ => cells.last_mut().expect("never empty").push(letter),
+        }
+    }
+    cells.iter().map(|cell| cell.trim().to_string()).collect()
 }

@@ -1,7 +1,8 @@
 //! What a contract says: a table's fields, key, event time, order, rules and sensitivity.
 //!
 //! A folder of contract files enters, [`Contracts`] leaves: checked as a whole, so that whoever holds a
-//! [`Contract`] can rely on its key, event time and ordering naming real fields.
+//! [`Contract`] can rely on its key, event time and ordering naming real fields. Derived tables are described as all
+//! others are, but never among those that records fill.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,11 @@ use crate::codes::{self, CodeSets};
 use crate::error::Error;
 use crate::odcs;
 
-/// Every contract of a school, by `<domain>.<table>`.
+/// Every contract of a school, by `<domain>.<table>`, and the code sets.
 #[derive(Debug, Clone, Default)]
 pub struct Contracts {
     tables: BTreeMap<String, Arc<Contract>>,
+    codes: CodeSets,
 }
 
 impl Contracts {
@@ -35,30 +37,40 @@ impl Contracts {
         if tables.is_empty() {
             return Err(Error::contract(dir, "no `contracts/<domain>/<table>.odcs.yaml` found"));
         }
-        Ok(Self { tables })
+        Ok(Self { tables, codes })
     }
 
     /// The same contracts, with topics named `<prefix>.<domain>.<table>`: several Quads can share a Kafka cluster.
     pub fn with_topic_prefix(self, prefix: &str) -> Self {
         let rename = |contract: Arc<Contract>| Contract { topic_prefix: prefix.to_string(), ..(*contract).clone() };
-        self.tables.into_values().map(rename).collect()
+        Self { codes: self.codes, ..self.tables.into_values().map(rename).collect() }
     }
 
-    /// The contract of `<domain>.<table>`.
+    /// The contract of `<domain>.<table>`, a table that records fill.
     pub fn get(&self, name: &str) -> Option<&Arc<Contract>> {
-        self.tables.get(name)
+        self.tables.get(name).filter(|contract| contract.kind != Kind::Derived)
     }
 
-    /// All contracts, ordered by name.
+    /// The contracts of the tables that records fill, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Contract>> {
+        self.all().filter(|contract| contract.kind != Kind::Derived)
+    }
+
+    /// All contracts, derived tables among them, ordered by name.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Contract>> {
         self.tables.values()
+    }
+
+    /// The code sets that contracts refer to.
+    pub fn codes(&self) -> &CodeSets {
+        &self.codes
     }
 }
 
 impl FromIterator<Contract> for Contracts {
     fn from_iter<I: IntoIterator<Item = Contract>>(contracts: I) -> Self {
         let tables = contracts.into_iter().map(|contract| (contract.name(), Arc::new(contract)));
-        Self { tables: tables.collect() }
+        Self { tables: tables.collect(), codes: CodeSets::new() }
     }
 }
 
@@ -85,6 +97,20 @@ pub enum Kind {
     Event,
     /// Small, replaced as a whole.
     Reference,
+    /// Computed from other tables whenever it is asked: it has no topic, no history and no table in the lake.
+    Derived,
+}
+
+/// As contracts write it.
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Entity => "entity",
+            Kind::Event => "event",
+            Kind::Reference => "reference",
+            Kind::Derived => "derived",
+        })
+    }
 }
 
 /// Sensitivity, 0 public to 3 highly sensitive (PIPL article 28).
@@ -95,6 +121,18 @@ pub enum Class {
     Internal = 1,
     Sensitive = 2,
     HighlySensitive = 3,
+}
+
+/// The number and the name: `3 highly sensitive`.
+impl std::fmt::Display for Class {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Class::Public => "0 public",
+            Class::Internal => "1 internal",
+            Class::Sensitive => "2 sensitive",
+            Class::HighlySensitive => "3 highly sensitive",
+        })
+    }
 }
 
 /// The type of a field. Timestamps are microseconds UTC; decimals are exact.
@@ -119,6 +157,8 @@ pub struct Field {
     pub aliases: Vec<String>,
     /// The name people use, e.g. 学号.
     pub title: String,
+    #[serde(default)]
+    pub description: String,
     pub field_type: FieldType,
     /// A value must be present in every row that is not a delete.
     pub required: bool,
@@ -140,6 +180,8 @@ pub struct Field {
 pub struct RowRule {
     pub name: String,
     pub predicate: String,
+    #[serde(default)]
+    pub description: String,
 }
 
 /// One table: the agreement between whoever writes it and whoever reads it.
@@ -150,15 +192,22 @@ pub struct Contract {
     pub domain: String,
     pub table: String,
     pub title: String,
+    /// What the table is for, in one sentence.
+    #[serde(default)]
+    pub purpose: String,
+    /// What it never holds.
+    #[serde(default)]
+    pub limitations: String,
+    /// What a row is and where rows come from.
     pub description: String,
     pub version: String,
     pub owner: String,
     pub kind: Kind,
     /// Never empty; names fields that are required.
     pub key: Vec<String>,
-    /// A field of type date or timestamp, or the envelope's `src_updated_at`.
+    /// A field of type date or timestamp, or the envelope's `src_updated_at`. Empty only where a derived table has none.
     pub event_time: String,
-    /// Later versions of a key win by these columns in turn, then by offset. Never empty.
+    /// Later versions of a key win by these columns in turn, then by offset. Empty only for a derived table.
     pub ordering: Vec<String>,
     pub fields: Vec<Field>,
     pub row_rules: Vec<RowRule>,
@@ -218,7 +267,18 @@ impl Contract {
                 return Err(format!("key field `{key}` needs `required: true`"));
             }
         }
-        let is_column = |name: &str| self.field(name).is_some() || name == "src_updated_at";
+        let is_derived = self.kind == Kind::Derived;
+        if is_derived && !(self.ordering.is_empty() && self.retention_days.is_none() && self.freshness_s.is_none()) {
+            return Err("a derived table has neither `ordering` nor `retentionDays` nor latency; drop them".into());
+        }
+        if !is_derived && self.ordering.is_empty() {
+            return Err("no `ordering`; say which columns tell the latest version of a row".into());
+        }
+        let is_column = |name: &str| match name {
+            "src_updated_at" => !is_derived,
+            "" => is_derived,
+            _ => self.field(name).is_some(),
+        };
         for name in self.ordering.iter().chain([&self.event_time]) {
             if !is_column(name) {
                 return Err(format!("`{name}` is not a field; mend `eventTime` or `ordering`"));

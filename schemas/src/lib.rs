@@ -7,7 +7,8 @@
 //! value sets it refers to. `record` gives the Arrow and Delta schemas, `coerce` turns mapped text
 //! into typed columns, `check` finds the rows that break a rule, and `encode` and `decode` carry
 //! records over a topic as Avro single objects. `writer` is a schema that records were written with, and `evolution`
-//! says what a change of a contract means for those who write by the old one and read by the new one.
+//! says what a change of a contract means for those who write by the old one and read by the new one. `describe` puts
+//! contracts in words, and `near` finds the table that a mistaken name meant.
 //!
 //! This crate does no I/O beyond reading contract folders, and never decides what happens to a bad row.
 
@@ -16,9 +17,11 @@ pub mod codes;
 pub mod coerce;
 pub mod contract;
 pub mod decode;
+pub mod describe;
 pub mod encode;
 pub mod error;
 pub mod evolution;
+mod near;
 mod odcs;
 pub mod record;
 pub mod secret;

@@ -20,10 +20,20 @@ struct Document {
     version: String,
     domain: String,
     #[serde(default)]
+    description: Prose,
+    #[serde(default)]
     team: Option<Team>,
     #[serde(default)]
     sla_properties: Vec<Sla>,
     schema: Vec<Object>,
+}
+
+#[derive(Deserialize, Default)]
+struct Prose {
+    #[serde(default)]
+    purpose: String,
+    #[serde(default)]
+    limitations: String,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +68,8 @@ struct Property {
     name: String,
     #[serde(default)]
     business_name: String,
+    #[serde(default)]
+    description: String,
     physical_type: String,
     #[serde(default)]
     required: bool,
@@ -95,6 +107,8 @@ struct Options {
 struct Quality {
     #[serde(default)]
     name: Option<String>,
+    #[serde(default)]
+    description: String,
     #[serde(default, rename = "type")]
     quality_type: Option<String>,
     #[serde(default)]
@@ -136,6 +150,8 @@ pub(crate) fn parse(text: &str, file: &Path, codes: &CodeSets) -> Result<Contrac
         domain: document.domain,
         table: object.name,
         title: object.business_name,
+        purpose: document.description.purpose,
+        limitations: document.description.limitations,
         description: object.description,
         version: document.version,
         owner: document.team.map(|team| team.name).unwrap_or_default(),
@@ -174,7 +190,8 @@ fn table_property(contract: &mut Contract, custom: &Custom) -> Result<(), String
                 "entity" => Kind::Entity,
                 "event" => Kind::Event,
                 "reference" => Kind::Reference,
-                other => return Err(format!("kind `{other}` is none of entity, event, reference")),
+                "derived" => Kind::Derived,
+                other => return Err(format!("kind `{other}` is none of entity, event, reference, derived")),
             }
         }
         "eventTime" => contract.event_time = text.to_string(),
@@ -191,7 +208,9 @@ fn table_property(contract: &mut Contract, custom: &Custom) -> Result<(), String
 fn row_rule(quality: &Quality) -> Result<RowRule, String> {
     let name = quality.name.clone().ok_or("a row rule needs a `name`")?;
     match (quality.quality_type.as_deref(), &quality.implementation) {
-        (Some("custom"), Some(predicate)) => Ok(RowRule { name, predicate: predicate.clone() }),
+        (Some("custom"), Some(predicate)) => {
+            Ok(RowRule { name, predicate: predicate.clone(), description: quality.description.clone() })
+        }
         _ => Err(format!("row rule `{name}` needs `type: custom` and an `implementation`")),
     }
 }
@@ -201,6 +220,7 @@ fn field(property: Property, codes: &CodeSets) -> Result<Field, String> {
     let options = property.logical_type_options;
     let mut field = Field {
         title: property.business_name,
+        description: property.description,
         field_type: field_type(&property.physical_type)
             .ok_or_else(|| format!("field `{name}`: unknown physicalType `{}`", property.physical_type))?,
         required: property.required,
@@ -227,7 +247,7 @@ fn field(property: Property, codes: &CodeSets) -> Result<Field, String> {
             "codeSet" => {
                 let set = codes.get(text);
                 let set = set.ok_or_else(|| format!("field `{}`: no code set `codes/{text}.csv`", field.name))?;
-                field.values = Some((text.to_string(), set.iter().cloned().collect()));
+                field.values = Some((text.to_string(), set.keys().cloned().collect()));
             }
             other => return Err(format!("field `{}`: unknown custom property `{other}`", field.name)),
         }

@@ -90,6 +90,64 @@ fn doctor_finds_what_is_wrong_and_says_what_to_do() {
 }
 
 #[test]
+fn a_table_is_described_for_people_and_for_scripts() {
+    let school = School::new(1, 50, None);
+    check(
+        &school.output(&["tables", "--describe", "academic.term_registration"]),
+        0,
+        expect![[r#"
+        academic.term_registration  学期注册
+
+        学期注册: whether a student has registered for a term, and what is owed.
+        One row a student and term with the present state. From 教务 or 学工, FDM_XS_ZCXX or the like.
+        The amount owed is class 3, and for finance only.
+
+        kind        entity
+        class       3 highly sensitive
+        key         student_no, academic_year, term_no
+        event time  registered_at
+        latest by   src_updated_at, then the offset
+        kept        for ever
+        fresh       within 3600 s
+        topic       e2e-33691-46349-35961.academic.term_registration
+        owner       教务处 registrar
+        version     1.0.0
+
+        field           title       type       null  class  code   rules                                         meaning
+        student_no      学号        string     no    1      XH     4 to 20 characters; matches `^[0-9A-Za-z]+$`  Student number.
+        academic_year   学年        string     no    1      XN     matches `^[0-9]{4}-[0-9]{4}$`                 Academic year, YYYY-YYYY.
+        term_no         学期        int        no    1      XQM    1 to 3                                        Term: 1, 2, or 3 for a short one; 正方 codes 3 and 12 are mapped to 1 and 2.
+        reg_status      注册状况码  string     yes   1      ZCZKM  code set ZCZKM                                State of the registration.
+        registered_at   注册日期    timestamp  no    1      ZCRQ                                                 When the student registered; for one who has not, when that was established.
+        fee_owed_fen    欠费(分)    bigint     yes   3      SFQJ   0 or more                                     Fees owed, in 分; null where the source has only the flag SFQJ.
+        absence_reason  未注册原因  string     yes   2      WZCYY  1 to 100 characters                           Why the student has not registered, as the source gives it.
+
+        rule academic_year_spans_two: The second year of YYYY-YYYY is the first plus one.
+          TRY_CAST(substr(academic_year, 6, 4) AS INT) = TRY_CAST(substr(academic_year, 1, 4) AS INT) + 1
+
+        code set ZCZKM
+          1  注册    registered       JY/T 1001
+          2  报到    reported in      JY/T 1001
+          3  未报到  not reported in  JY/T 1001
+    "#]],
+    );
+    let output = school.output(&["tables", "--describe", "logistics.space", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&said["kind"], &said["key"]), (&"entity".into(), &serde_json::json!(["space_id"])), "{said}");
+    let of =
+        |name: &str| said["fields"].as_array().expect("fields").iter().find(|field| field["name"] == name).cloned();
+    let floor = of("floor_no").expect("a field");
+    assert_eq!((&floor["type"], floor["minimum"].as_f64()), (&"int".into(), Some(-3.0)), "{floor}");
+    check(
+        &school.output(&["tables", "--describe", "academic.grades"]),
+        64,
+        expect![[r#"
+        quad: no table is named academic.grades; near it: academic.grade; `quad tables` lists all
+    "#]],
+    );
+}
+
+#[test]
 fn help_names_every_command() {
     let school = School::new(1, 50, None);
     let help = String::from_utf8_lossy(&school.output(&["--help"]).stdout).into_owned();

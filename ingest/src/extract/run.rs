@@ -60,8 +60,8 @@ pub struct PreparedSource {
 }
 
 impl Extract {
-    /// Reads connectors, checks mappings, makes the topics and registers in `lake` the schemas it will write with.
-    /// Nothing is pulled yet.
+    /// Reads connectors, checks mappings, makes the topics it will write to and registers in `lake` the schemas it will
+    /// write with. Nothing is pulled yet.
     ///
     /// # Errors
     /// `Settings` for whatever is wrong with the settings, a connector or a mapping, and for a contract that cannot read
@@ -75,14 +75,15 @@ impl Extract {
         partitions: i32,
         lake: &Lake,
     ) -> Result<Arc<Self>, Error> {
-        for contract in contracts.iter() {
-            log.ensure_topic(&contract.topic(), partitions)?;
-        }
         let mut prepared = Vec::new();
         for (id, source) in sources {
             prepared.push(prepare_source(&settings, id, source, contracts, timezone, &log).await?);
         }
-        register_schemas(&prepared, contracts, lake).await?;
+        let written = written(&prepared, contracts)?;
+        for contract in &written {
+            log.ensure_topic(&contract.topic(), partitions)?;
+        }
+        register_schemas(&written, lake).await?;
         if let Some(parent) = settings.state_path.parent() {
             std::fs::create_dir_all(parent)
                 .map_err(|error| Error::settings(format!("could not create {}: {error}", parent.display())))?;
@@ -228,17 +229,22 @@ impl Extract {
     }
 }
 
-/// Between two tries to make a schema known.
-const REGISTER_EVERY: Duration = Duration::from_secs(1);
-
-/// Makes the schemas known that this process will write with, before it writes.
-async fn register_schemas(sources: &[PreparedSource], contracts: &Contracts, lake: &Lake) -> Result<(), Error> {
+/// The contracts of what `sources` write, dead letters among them, each once.
+fn written(sources: &[PreparedSource], contracts: &Contracts) -> Result<Vec<Arc<Contract>>, Error> {
     let pipelines = sources.iter().flat_map(|source| &source.pipelines);
     let mut written: BTreeMap<String, Arc<Contract>> =
         pipelines.map(|pipeline| (pipeline.contract().name(), pipeline.contract().clone())).collect();
     let letters = letter::contract(contracts)?;
     written.insert(letters.name(), letters);
-    for contract in written.values() {
+    Ok(written.into_values().collect())
+}
+
+/// Between two tries to make a schema known.
+const REGISTER_EVERY: Duration = Duration::from_secs(1);
+
+/// Makes the schemas known that this process will write with, before it writes.
+async fn register_schemas(written: &[Arc<Contract>], lake: &Lake) -> Result<(), Error> {
+    for contract in written {
         // A lake that is full or away for a moment is waited for, as landing does: sources lose nothing by it.
         while let Err(error) = lake.register_schema(contract).await {
             if error.kind != lake::ErrorKind::Store {

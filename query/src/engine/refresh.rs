@@ -8,6 +8,8 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::collect;
+use futures::future::try_join_all;
+use schemas::Contract;
 use schemas::record::timestamp_type;
 
 use super::{Engine, Pin};
@@ -23,14 +25,13 @@ impl Engine {
     /// The first table that could not be read; the snapshot then stays as it was.
     pub async fn refresh(&self, source: &Source, person_key: &[u8]) -> Result<bool, Error> {
         let old = self.pin().snapshot.clone();
-        let mut changed: HashMap<String, TableVersion> = HashMap::new();
-        for contract in self.contracts.iter() {
+        let look = async |contract: &Arc<Contract>| -> Result<Option<(String, TableVersion)>, Error> {
             let name = contract.name();
             let known = old.tables.get(&name).map(|table| table.version);
-            if let Some(version) = source.newer(contract, known).await? {
-                changed.insert(name, version);
-            }
-        }
+            Ok(source.newer(contract, known).await?.map(|version| (name, version)))
+        };
+        let found = try_join_all(self.contracts.iter().map(look)).await?;
+        let changed: HashMap<String, TableVersion> = found.into_iter().flatten().collect();
         if changed.is_empty() {
             self.watch.refreshed(&changed);
             return Ok(false);

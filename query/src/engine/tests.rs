@@ -163,35 +163,63 @@ async fn the_catalog_is_what_tools_expect() {
     let sql = "SELECT table_schema, table_name, table_type FROM information_schema.tables \
                WHERE table_schema IN ('academic', 'identity') ORDER BY 1, 2";
     expect![[r#"
-        +--------------+--------------------+------------+
-        | table_schema | table_name         | table_type |
-        +--------------+--------------------+------------+
-        | academic     | course             | BASE TABLE |
-        | academic     | course_history     | BASE TABLE |
-        | academic     | enrollment         | BASE TABLE |
-        | academic     | enrollment_history | BASE TABLE |
-        | academic     | grade              | BASE TABLE |
-        | academic     | grade_history      | BASE TABLE |
-        | identity     | account            | BASE TABLE |
-        | identity     | account_history    | BASE TABLE |
-        | identity     | card               | BASE TABLE |
-        | identity     | card_history       | BASE TABLE |
-        | identity     | identifier_link    | BASE TABLE |
-        | identity     | person             | BASE TABLE |
-        +--------------+--------------------+------------+"#]]
+        +--------------+---------------------------+------------+
+        | table_schema | table_name                | table_type |
+        +--------------+---------------------------+------------+
+        | academic     | attendance                | BASE TABLE |
+        | academic     | attendance_history        | BASE TABLE |
+        | academic     | course                    | BASE TABLE |
+        | academic     | course_history            | BASE TABLE |
+        | academic     | course_selection          | BASE TABLE |
+        | academic     | course_selection_history  | BASE TABLE |
+        | academic     | enrollment                | BASE TABLE |
+        | academic     | enrollment_history        | BASE TABLE |
+        | academic     | grade                     | BASE TABLE |
+        | academic     | grade_history             | BASE TABLE |
+        | academic     | status_change             | BASE TABLE |
+        | academic     | status_change_history     | BASE TABLE |
+        | academic     | teaching_class            | BASE TABLE |
+        | academic     | teaching_class_history    | BASE TABLE |
+        | academic     | term_registration         | BASE TABLE |
+        | academic     | term_registration_history | BASE TABLE |
+        | identity     | account                   | BASE TABLE |
+        | identity     | account_history           | BASE TABLE |
+        | identity     | card                      | BASE TABLE |
+        | identity     | card_history              | BASE TABLE |
+        | identity     | identifier_link           | BASE TABLE |
+        | identity     | match_review              | BASE TABLE |
+        | identity     | match_review_history      | BASE TABLE |
+        | identity     | org_unit                  | BASE TABLE |
+        | identity     | org_unit_history          | BASE TABLE |
+        | identity     | person                    | BASE TABLE |
+        | identity     | staff                     | BASE TABLE |
+        | identity     | staff_history             | BASE TABLE |
+        | identity     | staff_role                | BASE TABLE |
+        | identity     | staff_role_history        | BASE TABLE |
+        +--------------+---------------------------+------------+"#]]
     .assert_eq(&ask(&engine, sql).await.unwrap());
     let sql = "SELECT c.relname, c.relkind FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE n.nspname = 'academic' ORDER BY 1";
     expect![[r#"
-        +--------------------+---------+
-        | relname            | relkind |
-        +--------------------+---------+
-        | course             | r       |
-        | course_history     | r       |
-        | enrollment         | r       |
-        | enrollment_history | r       |
-        | grade              | r       |
-        | grade_history      | r       |
-        +--------------------+---------+"#]]
+        +---------------------------+---------+
+        | relname                   | relkind |
+        +---------------------------+---------+
+        | attendance                | r       |
+        | attendance_history        | r       |
+        | course                    | r       |
+        | course_history            | r       |
+        | course_selection          | r       |
+        | course_selection_history  | r       |
+        | enrollment                | r       |
+        | enrollment_history        | r       |
+        | grade                     | r       |
+        | grade_history             | r       |
+        | status_change             | r       |
+        | status_change_history     | r       |
+        | teaching_class            | r       |
+        | teaching_class_history    | r       |
+        | term_registration         | r       |
+        | term_registration_history | r       |
+        +---------------------------+---------+"#]]
     .assert_eq(&ask(&engine, sql).await.unwrap());
 }

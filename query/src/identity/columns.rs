@@ -2,6 +2,9 @@
 
 use schemas::Contract;
 
+/// Columns of a 学号 or 学工号 that say whose a row is, in this order: who it is about goes before who works on it.
+const NUMBERS: [&str; 5] = ["student_no", "person_no", "reporter_no", "host_no", "staff_no"];
+
 /// How a table's rows are resolved, by the model's names of identifiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PersonBy {
@@ -21,10 +24,8 @@ impl PersonBy {
         let has = |name| contract.field(name).is_some();
         if has("access_person_no") && has("card_physical_no") {
             Self::Access
-        } else if has("student_no") {
-            Self::Number("student_no")
-        } else if has("person_no") {
-            Self::Number("person_no")
+        } else if let Some(column) = NUMBERS.into_iter().find(|name| has(name)) {
+            Self::Number(column)
         } else if has("card_no") && has("card_seq") {
             Self::Card
         } else {

@@ -1,8 +1,10 @@
 //! Two tables of each contract: what is true now, what was received, and which predicates reach the files.
 
 use expect_test::{Expect, expect};
+use schemas::Kind;
 
-use crate::fixture::{ask, campus, engine};
+use crate::fixture::{ask, campus, contracts, engine};
+use crate::{catalog, settings::Settings};
 
 async fn check(sql: &str, expected: Expect) {
     let engine = engine(&campus()).await;
@@ -178,4 +180,30 @@ async fn keys_and_days_reach_the_files() {
         academic.grade_history WHERE biz_date = DATE '2026-01-20' AND score > 50
           [grade_rows.biz_date = Date32("2026-01-20"), grade_rows.score > Decimal128(50.0,5,1)]
     "#]].assert_eq(&out);
+}
+
+#[tokio::test]
+async fn a_table_that_nothing_has_landed_in_is_empty() {
+    let engine = engine(&[]).await;
+    // Tables of the platform are not for the analyst who asks here.
+    for contract in contracts().all().filter(|contract| contract.domain != "platform") {
+        let name = contract.name();
+        let history = (contract.kind != Kind::Derived).then(|| format!("{name}{}", catalog::HISTORY));
+        for table in [Some(name), history].into_iter().flatten() {
+            let answer = ask(&engine, &format!("SELECT * FROM {table}")).await.expect("a table of a contract answers");
+            let is_row = |line: &str| line.starts_with('|');
+            assert!(!answer.lines().skip(3).any(is_row), "{table}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_derived_table_is_what_its_contract_says() {
+    let ctx = catalog::session(&Settings::default(), &contracts()).await.expect("a session");
+    for contract in contracts().all().filter(|contract| contract.kind == Kind::Derived) {
+        let table = ctx.table(contract.name()).await.expect("the table is there");
+        let columns = table.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().clone()));
+        let fields = contract.fields.iter().map(|field| (field.name.clone(), field.field_type.arrow()));
+        assert_eq!(columns.collect::<Vec<_>>(), fields.collect::<Vec<_>>(), "{}", contract.name());
+    }
 }

@@ -184,8 +184,8 @@ fn tables_that_come_are_compatible_and_tables_that_go_are_not() {
         tables.iter().map(|table| format!("{} {}\n", table.table, table.is_compatible())).collect::<String>()
     };
     expect![[r#"
-        academic.course false
-        academic.course true
+        academic.attendance false
+        academic.attendance true
     "#]]
     .assert_eq(&(say(compare_all(&all, &fewer)) + &say(compare_all(&fewer, &all)) + &say(compare_all(&all, &all))));
 }
