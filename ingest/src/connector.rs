@@ -11,6 +11,7 @@ use schemas::{Contract, Contracts};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::extract::{sql, webhook};
 
 /// One system's connector, with its mappings read.
 #[derive(Debug, Clone)]
@@ -33,6 +34,13 @@ pub enum Kind {
     Webhook,
 }
 
+impl Kind {
+    /// Whether Quad asks, rather than being told.
+    pub fn is_pulled(self) -> bool {
+        self != Self::Webhook
+    }
+}
+
 /// How one source table becomes one contract table.
 #[derive(Debug, Clone)]
 pub struct TableMapping {
@@ -40,17 +48,25 @@ pub struct TableMapping {
     pub contract: Arc<Contract>,
     pub mapping_sql: String,
     pub pull: Pull,
+    pub spec: Spec,
 }
 
-/// How rows are got.
-#[derive(Debug, Clone)]
+/// How rows come.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pull {
-    /// Rows after the cursor; the first column is the change time, all together are unique.
-    Cursor { query: String, columns: Vec<String>, overlap_s: u64 },
-    /// All rows, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
-    Snapshot { query: String, deletes_share_max: f64 },
-    /// The source pushes. `records` is a JSON pointer; `input` gives each column its pointer inside a record.
-    Push { records: String, input: Vec<(String, String)> },
+    /// Those after the cursor. The rows of one pull are remembered until the next, which may show some of them again.
+    Cursor,
+    /// All of them, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
+    Snapshot { deletes_share_max: f64 },
+    /// The source pushes them.
+    Push,
+}
+
+/// What a source is asked for, in the terms of its kind.
+#[derive(Debug, Clone)]
+pub enum Spec {
+    Sql(sql::Table),
+    Webhook(webhook::Table),
 }
 
 #[derive(Deserialize)]
@@ -63,20 +79,14 @@ struct File {
     tables: BTreeMap<String, TableFile>,
 }
 
+/// What every table declares; the rest is its kind's.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TableFile {
     contract: String,
-    query: Option<String>,
     pull: Option<String>,
-    #[serde(default)]
-    cursor: Vec<String>,
-    #[serde(default)]
-    overlap_s: u64,
     deletes_share_max: Option<f64>,
-    records: Option<String>,
-    #[serde(default)]
-    input: BTreeMap<String, String>,
+    #[serde(flatten)]
+    rest: toml::Table,
 }
 
 impl Connector {
@@ -96,7 +106,8 @@ impl Connector {
             let contract = contracts.get(&declared.contract);
             let contract = contract.ok_or_else(|| wrong(format!("no contract `{}`", declared.contract)))?.clone();
             let pull = declared.pull(parsed.kind).map_err(wrong)?;
-            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull });
+            let spec = declared.spec(parsed.kind, &pull).map_err(wrong)?;
+            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull, spec });
         }
         Ok(Self {
             name: name.to_string(),
@@ -110,26 +121,33 @@ impl Connector {
 }
 
 impl TableFile {
-    fn pull(self, kind: Kind) -> Result<Pull, String> {
-        if kind == Kind::Webhook {
-            let records =
-                self.records.ok_or("a pushed table needs `records`, a JSON pointer (\"\" is the whole body)")?;
-            if self.input.is_empty() {
-                return Err("a pushed table needs `[input]`: column = JSON pointer".into());
+    fn pull(&self, kind: Kind) -> Result<Pull, String> {
+        let pull = match (kind, self.pull.as_deref()) {
+            (Kind::Webhook, None) => Pull::Push,
+            (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
+            (_, Some("cursor")) => Pull::Cursor,
+            (_, Some("snapshot")) => {
+                Pull::Snapshot { deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) }
             }
-            return Ok(Pull::Push { records, input: self.input.into_iter().collect() });
-        }
-        let query = self.query.ok_or("needs `query`, a SELECT that runs in the source")?;
-        let query = query.trim().trim_end_matches(';').to_string();
-        match self.pull.as_deref() {
-            Some("cursor") if self.cursor.is_empty() => Err("`pull = \"cursor\"` needs `cursor`, its columns".into()),
-            Some("cursor") => Ok(Pull::Cursor { query, columns: self.cursor, overlap_s: self.overlap_s }),
-            Some("snapshot") => {
-                Ok(Pull::Snapshot { query, deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) })
-            }
-            _ => Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
+            _ => return Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
+        };
+        match (pull, self.deletes_share_max) {
+            (Pull::Cursor | Pull::Push, Some(_)) => Err("`deletes_share_max` is for `pull = \"snapshot\"`".into()),
+            _ => Ok(pull),
         }
     }
+
+    fn spec(self, kind: Kind, pull: &Pull) -> Result<Spec, String> {
+        Ok(match kind {
+            Kind::Sql => Spec::Sql(of_kind::<sql::Table>(self.rest)?.checked(pull)?),
+            Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
+        })
+    }
+}
+
+/// The keys that only one kind of source knows.
+fn of_kind<T: serde::de::DeserializeOwned>(rest: toml::Table) -> Result<T, String> {
+    rest.try_into().map_err(|error: toml::de::Error| error.message().to_string())
 }
 
 /// A source that suddenly shows less than half of a table is more likely broken than emptied.

@@ -72,6 +72,20 @@ pub struct SourceSettings {
     pub hmac_secret: Option<Sensitive<String>>,
 }
 
+impl SourceSettings {
+    /// The defaults for a source that `connector` reads.
+    pub fn of(connector: &str) -> Self {
+        Self {
+            connector: connector.to_string(),
+            connection: None,
+            password: None,
+            poll_s: poll_s_default(),
+            token_sha256: None,
+            hmac_secret: None,
+        }
+    }
+}
+
 fn poll_s_default() -> u64 {
     60
 }

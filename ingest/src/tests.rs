@@ -93,14 +93,8 @@ impl Shop {
     }
 
     fn sources(&self) -> BTreeMap<String, SourceSettings> {
-        let source = SourceSettings {
-            connector: "leaves".into(),
-            connection: Some(self.connection()),
-            password: None,
-            poll_s: 3600,
-            token_sha256: None,
-            hmac_secret: None,
-        };
+        let of = SourceSettings::of("leaves");
+        let source = SourceSettings { connection: Some(self.connection()), poll_s: 3600, ..of };
         [("oa".to_string(), source)].into()
     }
 

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use schemas::{Contract, Contracts, coerce, record};
 use topic::{Log, Message};
 
-use crate::connector::{Connector, Pull, TableMapping};
+use crate::connector::{Connector, Spec, TableMapping};
 use crate::error::Error;
 use crate::functions::Surroundings;
 use crate::letter::{self, Letter};
@@ -64,8 +64,8 @@ impl Pipeline {
         log: Arc<dyn Log>,
     ) -> Result<Self, Error> {
         let mapping = Mapping::new(&connector.name, table, surroundings)?;
-        if let Pull::Push { input, .. } = &table.pull {
-            let columns: Vec<_> = input.iter().map(|(column, _)| column.clone()).collect();
+        if let Spec::Webhook(pushed) = &table.spec {
+            let columns: Vec<_> = pushed.input.keys().cloned().collect();
             check_output(&connector.name, table, &*mapping.output(&columns).await?)?;
         }
         Ok(Self {

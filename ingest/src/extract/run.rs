@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use topic::Log;
 
 use super::pipeline::{Pipeline, Ready, Sent};
-use super::sql::{self, Limits, Source};
+use super::source::{self, Coverage, Source, Worker};
 use super::state::{Cursor, Seen, State, TableState};
 use super::status::Board;
 use super::webhook;
@@ -38,6 +38,7 @@ pub struct Extract {
     settings: ExtractSettings,
     state: State,
     pub board: Board,
+    timezone: Tz,
     sources: Vec<PreparedSource>,
     pub(super) contracts: Contracts,
     pub(super) log: Arc<dyn Log>,
@@ -53,7 +54,7 @@ pub struct Extract {
 /// A source whose connector was read and whose mappings were checked.
 pub struct PreparedSource {
     pub id: String,
-    pub kind: Kind,
+    pub connector: Connector,
     pub settings: SourceSettings,
     pub pipelines: Vec<Pipeline>,
     pub codes_unknown: Arc<AtomicU64>,
@@ -99,6 +100,7 @@ impl Extract {
             settings,
             state,
             board,
+            timezone,
             sources: prepared,
             letters: Refiner::new(letter::contract(contracts)?)?,
             contracts: contracts.clone(),
@@ -133,16 +135,17 @@ impl Extract {
     /// `Settings` when the HTTP address cannot be bound.
     pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let listener = webhook::bind(self).await?;
+        let worker = Worker::new(&self.settings, self.timezone, Handle::current(), shutdown.clone());
         let mut threads = Vec::new();
-        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.kind == Kind::Sql) {
-            let (extract, shutdown, handle) = (self.clone(), shutdown.clone(), Handle::current());
+        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled()) {
+            let (extract, worker) = (self.clone(), worker.clone());
             let thread = std::thread::Builder::new().name(format!("pull-{}", source.id));
-            let run = move || extract.poll_source(at, &handle, shutdown);
+            let run = move || extract.poll_source(at, &worker);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         }
-        let (extract, of_backfills, handle) = (self.clone(), shutdown.clone(), Handle::current());
+        let extract = self.clone();
         let thread = std::thread::Builder::new().name("backfill".to_string());
-        let run = move || extract.run_backfills(&handle, &of_backfills);
+        let run = move || extract.run_backfills(&worker);
         threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         self.is_listening.store(true, Ordering::Relaxed);
         let served = webhook::serve(self.clone(), listener, shutdown).await;
@@ -156,21 +159,21 @@ impl Extract {
         }
     }
 
-    fn poll_source(&self, at: usize, handle: &Handle, mut shutdown: watch::Receiver<bool>) {
+    fn poll_source(&self, at: usize, worker: &Worker) {
         let source = &self.sources[at];
+        let mut connection = None;
         let mut failures: u32 = 0;
-        while !*shutdown.borrow() {
-            failures = if self.pull_all(source, handle, &shutdown) { 0 } else { failures.saturating_add(1) };
+        while !worker.is_stopped() {
+            let is_well = self.pull_all(source, &mut connection, worker);
+            failures = if is_well { 0 } else { failures.saturating_add(1) };
+            connection = connection.filter(|source| is_well && source.is_kept());
             let pause = match failures {
                 0 => Duration::from_secs(source.settings.poll_s),
                 n => self.backoff(n),
             };
-            handle.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = shutdown.changed() => {}
-                }
-            });
+            if worker.wait(pause).is_err() {
+                return;
+            }
         }
     }
 
@@ -179,10 +182,14 @@ impl Extract {
         Duration::from_millis(self.settings.retry_ms_min.saturating_mul(factor).min(self.settings.retry_ms_max))
     }
 
-    /// Pulls every table of a source once; whether all went well.
-    fn pull_all(&self, source: &PreparedSource, handle: &Handle, shutdown: &watch::Receiver<bool>) -> bool {
-        let connection = match Source::connect(&source.settings) {
-            Ok(connection) => connection,
+    /// Pulls every table of a source once, over the connection that was kept or a new one; whether all went well.
+    fn pull_all(&self, source: &PreparedSource, kept: &mut Option<Box<dyn Source>>, worker: &Worker) -> bool {
+        let connected = match kept.take() {
+            Some(connection) => Ok(connection),
+            None => source::connect(&source.connector, &source.settings, worker),
+        };
+        let connection = match connected {
+            Ok(connection) => kept.insert(connection),
             Err(error) => {
                 tracing::warn!(source = source.id, error = %error.chain(), "source is not reachable, trying again");
                 for pipeline in &source.pipelines {
@@ -194,7 +201,7 @@ impl Extract {
         };
         let mut all_well = true;
         for pipeline in source.pipelines.iter() {
-            if *shutdown.borrow() {
+            if worker.is_stopped() {
                 return all_well;
             }
             let table = &pipeline.table.name;
@@ -202,8 +209,8 @@ impl Extract {
             let _entered = span.enter();
             let began = Instant::now();
             let mut pull =
-                TablePull { pipeline, state: self.state.table(&source.id, table), handle, sent: Sent::default() };
-            let outcome = pull.run(&connection, self.limits(), shutdown);
+                TablePull { pipeline, state: self.state.table(&source.id, table), worker, sent: Sent::default() };
+            let outcome = pull.run(connection.as_mut());
             metrics::pulled(&source.id, table, began.elapsed(), outcome.is_ok());
             let failed = outcome.as_ref().err().map(|error| error.kind);
             metrics::end_span(&span, pull.sent.records, pull.sent.letters, failed);
@@ -213,6 +220,8 @@ impl Extract {
                     self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
                     tracing::debug!(source = source.id, table, records = pull.sent.records, "pulled");
                 }
+                // It goes on from its cursor with the next start.
+                Err(_) if worker.is_stopped() => return all_well,
                 Err(error) => {
                     all_well = false;
                     tracing::warn!(source = source.id, table, error = %error.chain(), "pull failed, trying again");
@@ -221,10 +230,6 @@ impl Extract {
             }
         }
         all_well
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
     }
 }
 
@@ -289,36 +294,35 @@ async fn prepare_source(
         }
         pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
     }
-    Ok(PreparedSource { id, kind: connector.kind, settings, pipelines, codes_unknown })
+    Ok(PreparedSource { id, connector, settings, pipelines, codes_unknown })
 }
 
 /// One pull of one table.
 struct TablePull<'a> {
     pipeline: &'a Pipeline,
     state: TableState<'a>,
-    handle: &'a Handle,
+    worker: &'a Worker,
     sent: Sent,
 }
 
 impl TablePull<'_> {
-    fn run(&mut self, source: &Source, limits: Limits, shutdown: &watch::Receiver<bool>) -> Result<(), Error> {
+    fn run(&mut self, source: &mut dyn Source) -> Result<(), Error> {
         let mut cursor = self.state.cursor()?;
         let pull = cursor.pull + 1;
-        let kind = self.pipeline.table.pull.clone();
-        source.pull(&kind, &cursor.values.clone(), limits, |batch| {
-            if *shutdown.borrow() {
-                return Err(Error::source("stopped half-way; the rest comes with the next pull"));
-            }
-            let ready = self.handle.block_on(self.pipeline.prepare(&batch, Utc::now()))?;
-            if let Pull::Cursor { columns, .. } = &kind
-                && let Some(values) = sql::last_cursor(&batch, columns)?
-            {
+        let (table, after) = (&self.pipeline.table, cursor.values.clone());
+        let coverage = source.pull(table, &after, &mut |batch, values| {
+            self.worker.check()?;
+            let ready = self.worker.block_on(self.pipeline.prepare(&batch, Utc::now()))??;
+            if let Some(values) = values {
                 cursor.values = values;
             }
             self.send(ready, &cursor, pull)
         })?;
         cursor.pull = pull;
-        self.finish(&kind, &cursor)
+        match coverage {
+            Coverage::Whole => self.finish(&cursor),
+            Coverage::Part => Ok(()),
+        }
     }
 
     /// Sends what is new in a batch, then saves what was sent.
@@ -355,12 +359,12 @@ impl TablePull<'_> {
     }
 
     /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
-    fn finish(&mut self, kind: &Pull, cursor: &Cursor) -> Result<(), Error> {
+    fn finish(&mut self, cursor: &Cursor) -> Result<(), Error> {
         let (vanished, known) = self.state.unseen_since(cursor.pull)?;
-        if let Pull::Snapshot { deletes_share_max, .. } = kind {
+        if let Pull::Snapshot { deletes_share_max } = self.pipeline.table.pull {
             let keys: Vec<_> = vanished.iter().filter(|key| !key.starts_with(LETTER)).cloned().collect();
             let share = keys.len() as f64 / known.max(1) as f64;
-            if share > *deletes_share_max {
+            if share > deletes_share_max {
                 return Err(Error::source(format!(
                     "{} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
                      deletes_share_max of this table in the connector",
