@@ -41,6 +41,10 @@ pub async fn run(settings: Settings, format: Format) -> Result<ExitCode> {
             let Some(connector) = look(&mut findings, &subject, connector, |connector| connector.title.clone()) else {
                 continue;
             };
+            if let Err(error) = connector.check_source(id, source, &settings.extract, settings.timezone) {
+                look(&mut findings, &format!("{subject} settings"), Err::<(), _>(error.chain()), |()| String::new());
+                continue;
+            }
             if !connector.kind.is_pulled() {
                 continue;
             }

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use chrono_tz::Tz;
 use schemas::{Contract, Contracts};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::extract::{sql, webhook};
+use crate::extract::schedule::Schedule;
+use crate::extract::{files, http, sql, webhook};
+use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
 #[derive(Debug, Clone)]
@@ -21,6 +24,8 @@ pub struct Connector {
     pub kind: Kind,
     /// Source columns whose values are masked in dead letters.
     pub sensitive: Vec<String>,
+    /// `http`: the interface as a whole.
+    pub http: http::Api,
     pub tables: Vec<TableMapping>,
     /// `codes/<set>.csv`: source value → canonical code.
     pub code_maps: BTreeMap<String, BTreeMap<String, String>>,
@@ -31,6 +36,8 @@ pub struct Connector {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Sql,
+    Files,
+    Http,
     Webhook,
 }
 
@@ -56,6 +63,8 @@ pub struct TableMapping {
 pub enum Pull {
     /// Those after the cursor. The rows of one pull are remembered until the next, which may show some of them again.
     Cursor,
+    /// Files that are new or changed. Every row is remembered, since a file that changed shows all of its rows again.
+    Changed,
     /// All of them, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
     Snapshot { deletes_share_max: f64 },
     /// The source pushes them.
@@ -66,6 +75,8 @@ pub enum Pull {
 #[derive(Debug, Clone)]
 pub enum Spec {
     Sql(sql::Table),
+    Files(files::Table),
+    Http(http::Table),
     Webhook(webhook::Table),
 }
 
@@ -76,6 +87,7 @@ struct File {
     kind: Kind,
     #[serde(default)]
     sensitive: Vec<String>,
+    http: Option<http::Api>,
     tables: BTreeMap<String, TableFile>,
 }
 
@@ -99,6 +111,12 @@ impl Connector {
         let file = folder.join("connector.toml");
         let parsed: File = toml::from_str(&read(&file)?)
             .map_err(|error| Error::settings(format!("{}: {}", file.display(), error.message())))?;
+        let wrong = |message: &str| Error::settings(format!("{}: {message}", file.display()));
+        if parsed.http.is_some() && parsed.kind != Kind::Http {
+            return Err(wrong("`[http]` is for `kind = \"http\"`"));
+        }
+        let http = parsed.http.unwrap_or_default();
+        http.check().map_err(|message| wrong(&message))?;
         let mut tables = Vec::new();
         for (table, declared) in parsed.tables {
             let mapping_file = folder.join(format!("{table}.sql"));
@@ -114,9 +132,46 @@ impl Connector {
             title: parsed.title,
             kind: parsed.kind,
             sensitive: parsed.sensitive,
+            http,
             tables,
             code_maps: code_maps(&folder.join("codes"))?,
         })
+    }
+}
+
+impl Connector {
+    /// Whether the settings of source `id` have what this connector needs; when it is asked.
+    ///
+    /// # Errors
+    /// `Settings`, naming the source and what is missing.
+    pub fn check_source(
+        &self,
+        id: &str,
+        source: &SourceSettings,
+        extract: &ExtractSettings,
+        timezone: Tz,
+    ) -> Result<Schedule, Error> {
+        let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
+        let connection = match self.kind {
+            Kind::Sql => Some("an ODBC connection string"),
+            Kind::Files => Some("a folder"),
+            Kind::Http => Some("a URL such as https://open.example.edu.cn"),
+            Kind::Webhook => None,
+        };
+        if let Some(what) = connection.filter(|_| source.connection.is_none()) {
+            return Err(wrong(&format!("needs `connection`, {what}")));
+        }
+        if self.kind == Kind::Webhook && source.token_sha256.is_none() && source.hmac_secret.is_none() {
+            return Err(wrong(
+                "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
+            ));
+        }
+        if extract.id_key.is_none() && self.tables.iter().any(|table| table.mapping_sql.contains("id_hash(")) {
+            return Err(wrong(
+                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
+            ));
+        }
+        Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
     }
 }
 
@@ -125,21 +180,25 @@ impl TableFile {
         let pull = match (kind, self.pull.as_deref()) {
             (Kind::Webhook, None) => Pull::Push,
             (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
-            (_, Some("cursor")) => Pull::Cursor,
+            (Kind::Files, Some("changed")) => Pull::Changed,
+            (Kind::Sql | Kind::Http, Some("cursor")) => Pull::Cursor,
             (_, Some("snapshot")) => {
                 Pull::Snapshot { deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) }
             }
+            (Kind::Files, _) => return Err("`pull` is one of \"changed\", \"snapshot\"".into()),
             _ => return Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
         };
         match (pull, self.deletes_share_max) {
-            (Pull::Cursor | Pull::Push, Some(_)) => Err("`deletes_share_max` is for `pull = \"snapshot\"`".into()),
-            _ => Ok(pull),
+            (Pull::Snapshot { .. }, _) | (_, None) => Ok(pull),
+            _ => Err("`deletes_share_max` is for `pull = \"snapshot\"`".into()),
         }
     }
 
     fn spec(self, kind: Kind, pull: &Pull) -> Result<Spec, String> {
         Ok(match kind {
             Kind::Sql => Spec::Sql(of_kind::<sql::Table>(self.rest)?.checked(pull)?),
+            Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
+            Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

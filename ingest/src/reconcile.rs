@@ -145,6 +145,9 @@ pub fn at_source(
     let mut rejected = 0;
     let worker = Worker::alone(extract, timezone, handle.clone());
     source::connect(connector, settings, &worker)?.pull(table, &[], &mut |input, _| {
+        if input.num_rows() == 0 {
+            return Ok(());
+        }
         let mapped = worker.block_on(mapping.run(&input))??;
         let (records, violations) = refiner.records(id, &mapped, Utc::now())?;
         rejected += (violations.len() + mapped.failed.len()) as u64;

@@ -172,6 +172,9 @@ impl Extract {
             })?;
             return Ok(());
         };
+        if !source.schedule.is_open(Utc::now()) {
+            return Ok(());
+        }
         let outcome = self.pull_span(backfill, source, pipeline, worker);
         let is_stopped = matches!(&outcome, Ok(false));
         let error = outcome.as_ref().err().map(Error::chain);
@@ -201,6 +204,7 @@ impl Extract {
                 is_whole = false;
                 return Err(Error::new(ErrorKind::Source, "stopped half-way"));
             }
+            source.check_open(Utc::now())?;
             let ready = worker.block_on(pipeline.prepare(&batch, Utc::now()))??;
             let (fresh, repeats) = self.unseen(source, pipeline, ready)?;
             pipeline.send(&fresh)?;

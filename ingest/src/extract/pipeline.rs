@@ -64,8 +64,14 @@ impl Pipeline {
         log: Arc<dyn Log>,
     ) -> Result<Self, Error> {
         let mapping = Mapping::new(&connector.name, table, surroundings)?;
-        if let Spec::Webhook(pushed) = &table.spec {
-            let columns: Vec<_> = pushed.input.keys().cloned().collect();
+        let declared = match &table.spec {
+            Spec::Sql(_) => None,
+            Spec::Files(read) => Some(&read.input),
+            Spec::Http(pulled) => Some(&pulled.input),
+            Spec::Webhook(pushed) => Some(&pushed.input),
+        };
+        if let Some(input) = declared {
+            let columns: Vec<_> = input.keys().cloned().collect();
             check_output(&connector.name, table, &*mapping.output(&columns).await?)?;
         }
         Ok(Self {

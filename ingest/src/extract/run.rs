@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use lake::Lake;
@@ -21,11 +21,12 @@ use tokio::sync::watch;
 use topic::Log;
 
 use super::pipeline::{Pipeline, Ready, Sent};
+use super::schedule::Schedule;
 use super::source::{self, Coverage, Source, Worker};
 use super::state::{Cursor, Seen, State, TableState};
 use super::status::Board;
 use super::webhook;
-use crate::connector::{Connector, Kind, Pull};
+use crate::connector::{Connector, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
 use crate::letter;
@@ -56,8 +57,20 @@ pub struct PreparedSource {
     pub id: String,
     pub connector: Connector,
     pub settings: SourceSettings,
+    pub schedule: Schedule,
     pub pipelines: Vec<Pipeline>,
     pub codes_unknown: Arc<AtomicU64>,
+}
+
+impl PreparedSource {
+    /// # Errors
+    /// `Source` when its hours are over.
+    pub(super) fn check_open(&self, now: DateTime<Utc>) -> Result<(), Error> {
+        match self.schedule.is_open(now) {
+            true => Ok(()),
+            false => Err(Error::source("its hours are over; the rest comes when they begin again")),
+        }
+    }
 }
 
 impl Extract {
@@ -163,17 +176,15 @@ impl Extract {
         let source = &self.sources[at];
         let mut connection = None;
         let mut failures: u32 = 0;
-        while !worker.is_stopped() {
+        let mut pause = source.schedule.first(Utc::now());
+        while worker.wait(pause).is_ok() && worker.wait(source.schedule.closed_for(Utc::now())).is_ok() {
             let is_well = self.pull_all(source, &mut connection, worker);
             failures = if is_well { 0 } else { failures.saturating_add(1) };
             connection = connection.filter(|source| is_well && source.is_kept());
-            let pause = match failures {
-                0 => Duration::from_secs(source.settings.poll_s),
+            pause = match failures {
+                0 => source.schedule.next(Utc::now()),
                 n => self.backoff(n),
             };
-            if worker.wait(pause).is_err() {
-                return;
-            }
         }
     }
 
@@ -208,8 +219,13 @@ impl Extract {
             let span = metrics::span("pull", &source.id, table);
             let _entered = span.enter();
             let began = Instant::now();
-            let mut pull =
-                TablePull { pipeline, state: self.state.table(&source.id, table), worker, sent: Sent::default() };
+            let mut pull = TablePull {
+                source,
+                pipeline,
+                state: self.state.table(&source.id, table),
+                worker,
+                sent: Sent::default(),
+            };
             let outcome = pull.run(connection.as_mut());
             metrics::pulled(&source.id, table, began.elapsed(), outcome.is_ok());
             let failed = outcome.as_ref().err().map(|error| error.kind);
@@ -266,18 +282,7 @@ async fn prepare_source(
     log: &Arc<dyn Log>,
 ) -> Result<PreparedSource, Error> {
     let connector = Connector::load(&extract.connectors_path, &settings.connector, contracts)?;
-    let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
-    match connector.kind {
-        Kind::Sql if settings.connection.is_none() => {
-            return Err(wrong("needs `connection`, an ODBC connection string"));
-        }
-        Kind::Webhook if settings.token_sha256.is_none() && settings.hmac_secret.is_none() => {
-            return Err(wrong(
-                "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
-            ));
-        }
-        _ => {}
-    }
+    let schedule = connector.check_source(&id, &settings, extract, timezone)?;
     let codes_unknown = Arc::new(AtomicU64::new(0));
     let surroundings = Surroundings {
         timezone,
@@ -287,18 +292,14 @@ async fn prepare_source(
     };
     let mut pipelines = Vec::new();
     for table in &connector.tables {
-        if table.mapping_sql.contains("id_hash(") && extract.id_key.is_none() {
-            return Err(wrong(
-                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
-            ));
-        }
         pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
     }
-    Ok(PreparedSource { id, connector, settings, pipelines, codes_unknown })
+    Ok(PreparedSource { id, connector, settings, schedule, pipelines, codes_unknown })
 }
 
 /// One pull of one table.
 struct TablePull<'a> {
+    source: &'a PreparedSource,
     pipeline: &'a Pipeline,
     state: TableState<'a>,
     worker: &'a Worker,
@@ -306,19 +307,27 @@ struct TablePull<'a> {
 }
 
 impl TablePull<'_> {
-    fn run(&mut self, source: &mut dyn Source) -> Result<(), Error> {
+    fn run(&mut self, connection: &mut dyn Source) -> Result<(), Error> {
         let mut cursor = self.state.cursor()?;
         let pull = cursor.pull + 1;
         let (table, after) = (&self.pipeline.table, cursor.values.clone());
-        let coverage = source.pull(table, &after, &mut |batch, values| {
+        let mut whole = None;
+        let coverage = connection.pull(table, &after, &mut |batch, values| {
             self.worker.check()?;
-            let ready = self.worker.block_on(self.pipeline.prepare(&batch, Utc::now()))??;
-            if let Some(values) = values {
-                cursor.values = values;
+            self.source.check_open(Utc::now())?;
+            match table.pull {
+                // What vanished is not known before the end: until then it must not look as if nothing had changed.
+                Pull::Snapshot { .. } => whole = values,
+                _ => cursor.values = values.unwrap_or_else(|| std::mem::take(&mut cursor.values)),
             }
+            let ready = match batch.num_rows() {
+                0 => Ready { records: Vec::new(), letters: Vec::new(), now: Utc::now(), newest: None },
+                _ => self.worker.block_on(self.pipeline.prepare(&batch, Utc::now()))??,
+            };
             self.send(ready, &cursor, pull)
         })?;
         cursor.pull = pull;
+        cursor.values = whole.unwrap_or(cursor.values);
         match coverage {
             Coverage::Whole => self.finish(&cursor),
             Coverage::Part => Ok(()),
@@ -360,6 +369,9 @@ impl TablePull<'_> {
 
     /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
     fn finish(&mut self, cursor: &Cursor) -> Result<(), Error> {
+        if self.pipeline.table.pull == Pull::Changed {
+            return self.state.forget(&[], cursor);
+        }
         let (vanished, known) = self.state.unseen_since(cursor.pull)?;
         if let Pull::Snapshot { deletes_share_max } = self.pipeline.table.pull {
             let keys: Vec<_> = vanished.iter().filter(|key| !key.starts_with(LETTER)).cloned().collect();

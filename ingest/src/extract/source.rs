@@ -12,6 +12,9 @@ use chrono_tz::Tz;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::files::FilesSource;
+use super::http::HttpSource;
+use super::secret;
 use super::sql::SqlSource;
 use crate::connector::{Connector, Kind, TableMapping};
 use crate::error::Error;
@@ -140,8 +143,11 @@ fn stopped() -> Error {
 /// # Errors
 /// `Settings` when something is missing here, `Source` when the system does not answer.
 pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker) -> Result<Box<dyn Source>, Error> {
+    let settings = &secret::resolve(settings, worker)?;
     match connector.kind {
         Kind::Sql => Ok(Box::new(SqlSource::connect(settings, worker.limits)?)),
+        Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
+        Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }

@@ -12,10 +12,10 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_odbc::odbc_api::{self, Connection, ConnectionOptions, IntoParameter, ResultSetMetadata, environment};
 use arrow_odbc::{OdbcReaderBuilder, arrow_schema_from};
-use chrono::{Duration, NaiveDateTime};
 use schemas::Sensitive;
 use serde::Deserialize;
 
+use super::overlap::earlier;
 use super::source::{Coverage, Each, Limits, Source, Span};
 use crate::connector::{Pull, Spec, TableMapping};
 use crate::error::{Error, ErrorKind};
@@ -186,20 +186,6 @@ fn later(columns: &[String], after: &[String]) -> (String, Vec<String>) {
         parameters.extend_from_slice(&after[..=at]);
     }
     (clauses.join(" OR "), parameters)
-}
-
-/// A cursor value moved back, in its own format. `None` when it is neither a time nor a number.
-fn earlier(value: &str, seconds: u64) -> Option<String> {
-    let seconds = i64::try_from(seconds).ok()?;
-    if let Ok(number) = value.parse::<i64>() {
-        return Some((number - seconds).to_string());
-    }
-    for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(value, format) {
-            return Some((time - Duration::seconds(seconds)).format(format).to_string());
-        }
-    }
-    None
 }
 
 /// Every column as nullable text, named in upper case.

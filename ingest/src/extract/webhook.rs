@@ -11,8 +11,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::RecordBatch;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -32,6 +31,7 @@ use tracing::Instrument;
 
 use super::admin;
 use super::pipeline::{Pipeline, Sent};
+use super::records;
 use super::run::{Extract, PreparedSource};
 use crate::connector::{Kind, Spec};
 use crate::error::{Error, ErrorKind};
@@ -234,11 +234,11 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
 /// The records of a body, as text columns.
 fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordBatch, Refusal> {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
-    let Spec::Webhook(Table { records, input }) = &pipeline.table.spec else {
+    let Spec::Webhook(Table { records: pointer, input }) = &pipeline.table.spec else {
         return Err(bad("this table is not pushed".into()));
     };
     let body: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
-    let found = body.pointer(records).ok_or_else(|| bad(format!("nothing at `{records}` in the body")))?;
+    let found = body.pointer(pointer).ok_or_else(|| bad(format!("nothing at `{pointer}` in the body")))?;
     let records: &[Value] = match found {
         Value::Array(many) => many,
         one => std::slice::from_ref(one),
@@ -247,21 +247,7 @@ fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordB
         let message = format!("{} records in one push, the most is {records_max}: split it", records.len());
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
-    let column = |pointer: &str| -> ArrayRef {
-        Arc::new(records.iter().map(|record| record.pointer(pointer).and_then(text)).collect::<StringArray>())
-    };
-    let fields: Vec<_> = input.keys().map(|name| Field::new(name, DataType::Utf8, true)).collect();
-    let columns = input.values().map(|pointer| column(pointer)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-        .map_err(|error| internal(Error::internal("read a push", error)))
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+    records::batch(records, input).map_err(internal)
 }
 
 fn not_kept(error: &Error) -> Refusal {
