@@ -93,6 +93,7 @@ mod tests {
             could not read password_file nowhere: No such file or directory (os error 2)
             password_command failed with exit status: 3; run it by hand as Quad's user
             its password_file or password_command gives nothing
-        "#]].assert_eq(&told.await.expect("resolves"));
+        "#]]
+        .assert_eq(&told.await.expect("resolves"));
     }
 }

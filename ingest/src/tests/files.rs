@@ -103,7 +103,8 @@ async fn csv_is_read_in_every_encoding() {
         2026-11-03 | 2026-11-02 | 2026/11/1 8:00 | X1 | 0026 | 2026-11-01
         2026-11-04 | 2026-11-02
         (周一) | - | X2 | 0027 | -
-    "#]].assert_eq(&told[0]);
+    "#]]
+    .assert_eq(&told[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,9 +112,14 @@ async fn a_delimiter_and_titles_above_the_header_are_declared() {
     let keys = "files = \"*.txt\"\ndelimiter = \"|\"\nheader_row = 3\nencoding = \"gb18030\"";
     let text = format!("请假汇总\n制表人|张\n{HEADER}{}", line("X1", "2026-11-03")).replace(',', "|");
     let (bytes, _, _) = encoding_rs::GB18030.encode(&text);
-    check(&table("changed", keys), &[("a.txt", &bytes)], expect![[r#"
+    check(
+        &table("changed", keys),
+        &[("a.txt", &bytes)],
+        expect![[r#"
         2026-11-03 | 2026-11-02 | 2026-11-01 08:00 | X1 | 0026 | 2026-11-01 09:00
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,19 +131,34 @@ async fn a_workbook_keeps_text_as_text_and_dates_as_dates() {
         table + "SFLX = \"是否离校\"\nBZ = \"备注\"\nWJ = \"{file}\"\n"
     };
     let connector = as_there(table("changed", keys));
-    check(&connector, &[("a.xlsx", book), ("~$a.xlsx", b"a lock")], expect![[r#"
+    check(
+        &connector,
+        &[("a.xlsx", book), ("~$a.xlsx", b"a lock")],
+        expect![[r#"
         1.5 | 2026-11-03 | 2026-11-02 | 是 | 2026-11-01 08:00:00 | 01 | a.xlsx | 0026 | 已批准
         1.10105194912310E17 | 20261104 | 2026-11-02 | TRUE | 2026/11/01 08:00 | 2 | a.xlsx | 0027 | 同意
         0.3 | #N/A | 2026-11-02 18:30:00 | 否 | 2026-11-01 08:00:00.500 | 3 | a.xlsx | 28 | 审批中
         07:05:00 | 2026-11-03 | 2026-11-02 | 否 | 2026-11-01 08:00:00 | 4 | a.xlsx | 0029 | 院里说行
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let broken = table("changed", "files = \"*.xlsx\"\nheader_row = 2");
-    check(&broken, &[("half.xlsx", &book[..book.len() / 2])], expect![[r#"
+    check(
+        &broken,
+        &[("half.xlsx", &book[..book.len() / 2])],
+        expect![[r#"
         half.xlsx: no whole workbook: Zip error: invalid Zip archive: Could not find EOCD
-    "#]]).await;
-    check(&table("changed", "files = \"*.xlsx\"\nsheet = \"成绩\""), &[("a.xlsx", book)], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        &table("changed", "files = \"*.xlsx\"\nsheet = \"成绩\""),
+        &[("a.xlsx", book)],
+        expect![[r#"
         a.xlsx: no such sheet; it has 请假, 其他
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,17 +169,32 @@ async fn json_lines_are_read_by_pointer() {
         .iter()
         .fold(connector, |text, name| text.replace(&format!("\"{name}\""), "\"/who/no\""));
     let lines = "{\"id\": \"X1\", \"who\": {\"no\": \"0026\"}}\n\n{\"id\": 17, \"who\": null}\n";
-    check(&connector, &[("a.jsonl", lines.as_bytes())], expect![[r#"
+    check(
+        &connector,
+        &[("a.jsonl", lines.as_bytes())],
+        expect![[r#"
         0026 | 0026 | 0026 | X1 | 0026 | 0026
         - | - | - | 17 | - | -
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let half = "{\"id\": \"X1\", \"who\": {\"no\": \"0026\"}}\n{\"id\": \"X2\", \"who\": {\"n";
-    check(&connector, &[("half.jsonl", half.as_bytes())], expect![[r#"
+    check(
+        &connector,
+        &[("half.jsonl", half.as_bytes())],
+        expect![[r#"
         half.jsonl: line 2: not JSON, at column 23: is the file whole?
-    "#]]).await;
-    check(&connector, &[("drift.jsonl", b"{\"nr\": 1, \"who\": {\"no\": 2}}\n")], expect![[r#"
+    "#]],
+    )
+    .await;
+    check(
+        &connector,
+        &[("drift.jsonl", b"{\"nr\": 1, \"who\": {\"no\": 2}}\n")],
+        expect![[r#"
         drift.jsonl: nothing at `/id` in any record: was it renamed? Mend the file, or `[input]`
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,12 +218,14 @@ async fn parquet_is_read_as_text() {
     expect![[r#"
         2026-11-03 | 20261102 | 2026-11-01T00:00:00 | X1 | 0026 | 2026-11-01
         2026-11-04 | 20261103 | - | X2 | 0027 | 2026-11-01
-    "#]].assert_eq(&read(&shop).await);
+    "#]]
+    .assert_eq(&read(&shop).await);
     let whole = std::fs::read(&file).expect("reads");
     put(&shop, "a.parquet", &whole[..whole.len() - 9]);
     expect![[r#"
         a.parquet: no whole Parquet file: Parquet error: Invalid Parquet file. Corrupt footer
-    "#]].assert_eq(&read(&shop).await);
+    "#]]
+    .assert_eq(&read(&shop).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,7 +261,8 @@ async fn a_file_that_is_not_whole_gives_none_of_its_rows() {
         bytes.csv: line 4: cell 2 holds bytes that are not UTF-8; set `encoding`
         quote.csv: line 4: 2 cells, and the header has 6: is the file whole?
         empty.csv: line 1: there is no header: is the file whole?
-    "#]].assert_eq(&told);
+    "#]]
+    .assert_eq(&told);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,14 +297,19 @@ async fn a_broken_file_does_not_hold_up_the_others() {
     put(&shop, "b.csv", format!("{HEADER}{}", line("X1", "2026-11-03")));
     let (records, _, _, error) = shop.pull().await;
     assert_eq!(records, 0, "what was sent is told by the pull that goes well");
-    expect!["a.csv: column `结束` is not in the header: was it renamed? Mend the file, or `[input]` of this table"].assert_eq(&error.expect("a.csv is broken"));
+    expect!["a.csv: column `结束` is not in the header: was it renamed? Mend the file, or `[input]` of this table"]
+        .assert_eq(&error.expect("a.csv is broken"));
     put(&shop, "a.csv", format!("{HEADER}{}", line("X9", "2026-11-03")));
     assert_eq!(shop.pull().await, (1, 0, 0, None), "b.csv is not read again");
     shop.land().await;
-    shop.check("SELECT leave_id FROM leave ORDER BY 1", expect![[r#"
+    shop.check(
+        "SELECT leave_id FROM leave ORDER BY 1",
+        expect![[r#"
         X1
         X9
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,9 +345,13 @@ async fn a_snapshot_of_files_finds_what_vanished() {
     let error = error.expect("no file").replace(&*shop.path("inbox").to_string_lossy(), "inbox");
     expect!["no file matches `*.csv` below inbox; nothing was deleted"].assert_eq(&error);
     shop.land().await;
-    shop.check("SELECT leave_id FROM leave WHERE op = 'D'", expect![[r#"
+    shop.check(
+        "SELECT leave_id FROM leave WHERE op = 'D'",
+        expect![[r#"
         X2
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,9 +370,13 @@ async fn a_crash_between_log_and_cursor_loses_nothing() {
     assert_eq!(shop.pull().await, (7, 0, 0, None));
     shop.land().await;
     let counts = "SELECT COUNT(*), COUNT(DISTINCT leave_id), COUNT(DISTINCT leave_id || raw_hash) FROM leave";
-    shop.check(counts, expect![[r#"
+    shop.check(
+        counts,
+        expect![[r#"
         15 8 8
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 /// Copies a folder with all below it.

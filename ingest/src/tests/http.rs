@@ -77,7 +77,9 @@ async fn check(keys: &str, expected: Expect) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_by_number_are_a_snapshot() {
-    check(BY_NUMBER, expect![[r#"
+    check(
+        BY_NUMBER,
+        expect![[r#"
         (5, 0, 0, None)
         leaves?page=1
         leaves?page=2
@@ -87,12 +89,16 @@ async fn pages_by_number_are_a_snapshot() {
         leaves?page=2
         leaves?page=3
         leaves?page=4
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_by_token_go_on_from_the_last_one() {
-    check(BY_TOKEN, expect![[r#"
+    check(
+        BY_TOKEN,
+        expect![[r#"
         (5, 0, 0, None)
         leaves?
         leaves?cursor=at-2
@@ -101,12 +107,16 @@ async fn pages_by_token_go_on_from_the_last_one() {
         (2, 0, 0, None)
         leaves?cursor=at-5
         leaves?cursor=at-7
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_by_id_go_on_after_the_last_one() {
-    check(BY_ID, expect![[r#"
+    check(
+        BY_ID,
+        expect![[r#"
         (5, 0, 0, None)
         leaves?after=0&size=2
         leaves?after=2&size=2
@@ -115,12 +125,16 @@ async fn pages_by_id_go_on_after_the_last_one() {
         (2, 0, 0, None)
         leaves?after=5&size=2
         leaves?after=7&size=2
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_of_change_stays_the_same_through_one_pull() {
-    check(BY_TIME, expect![[r#"
+    check(
+        BY_TIME,
+        expect![[r#"
         (5, 0, 0, None)
         leaves?page=1&since=2000-01-01 00:00:00
         leaves?page=2&since=2000-01-01 00:00:00
@@ -132,7 +146,9 @@ async fn a_time_of_change_stays_the_same_through_one_pull() {
         leaves?page=3&since=2026-11-01 07:55:00
         leaves?page=4&since=2026-11-01 07:55:00
         leaves?page=5&since=2026-11-01 07:55:00
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,9 +158,13 @@ async fn a_snapshot_over_http_finds_deletes() {
     platform.delete("leaves", 3);
     assert_eq!(shop.pull().await, (1, 0, 4, None));
     shop.land().await;
-    shop.check("SELECT leave_id, op FROM leave WHERE op = 'D'", expect![[r#"
+    shop.check(
+        "SELECT leave_id, op FROM leave WHERE op = 'D'",
+        expect![[r#"
         3 D
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 /// Pulls with faults before, and tells what came of it.
@@ -178,11 +198,25 @@ async fn what_passes_is_tried_again_and_what_does_not_is_told() {
         (BY_ID, &[OtherShape]),
         (BY_ID, &[Endless]),
         (BY_NUMBER, &[FirstPage, FirstPage]),
-        (BY_TOKEN, &[SameToken, SameToken]),
+        (BY_TOKEN, &[Hangs(0), SameToken]),
     ] {
         told += &with_faults(keys, faults).await;
     }
-    expect![[r#""#]].assert_eq(&told);
+    expect![[r#"
+        [Status(503, None)] after 5 requests: well
+        [Status(429, Some(1))] after 5 requests: well
+        [HalfAnswer] after 5 requests: well
+        [HalfJson] after 5 requests: well
+        [Hangs(1500)] after 5 requests: well
+        [Status(500, Some(0)), Status(500, Some(0)), Status(500, Some(0))] after 3 requests: /v1/leaves: status 500
+        [Status(403, None)] after 1 requests: /v1/leaves: status 403
+        [LoginPage] after 1 requests: /v1/leaves: status 302
+        [Refusal] after 1 requests: /v1/leaves: the answer has 40001 at `/code`, not 0: it is a refusal
+        [OtherShape] after 1 requests: /v1/leaves: nothing at `/data/list` in the answer: has the interface changed?
+        [Endless] after 1 requests: /v1/leaves: an answer of more than 100000 bytes: ask for smaller pages
+        [FirstPage, FirstPage] after 2 requests: /v1/leaves: the same page comes again: the interface does not understand how it is asked
+        [Hangs(0), SameToken] after 2 requests: /v1/leaves: the token of the next page does not move
+    "#]].assert_eq(&told);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,9 +270,13 @@ async fn a_pull_that_is_stopped_half_way_goes_on_from_there() {
     }
     shop.land().await;
     let counts = "SELECT COUNT(*), COUNT(DISTINCT leave_id) FROM leave";
-    shop.check(counts, expect![[r#"
+    shop.check(
+        counts,
+        expect![[r#"
         5 5
-    "#]]).await;
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,5 +330,6 @@ async fn pages_that_do_not_fit_together_are_refused() {
         connector.toml: table `leave_request`: `since` is for `pull = "cursor"`: a snapshot brings all records
         connector.toml: table `leave_request`: unknown field `nxt`
         connector.toml: table `leave_request`: unknown field `next_page`
-    "#]].assert_eq(&told);
+    "#]]
+    .assert_eq(&told);
 }

@@ -36,14 +36,22 @@ async fn spreadsheets_of_offices() {
     shop.land().await;
     let query =
         "SELECT leave_id, student_no, leave_type, start_at, end_at, off_campus, approval_status FROM leave ORDER BY 1";
-    shop.check(query, expect![[r#"
+    shop.check(
+        query,
+        expect![[r#"
         计算机学院-01 0026 sick 2026-11-01T16:00:00Z 2026-11-03T15:59:59Z true approved
         计算机学院-2 0027 personal 2026-11-01T16:00:00Z 2026-11-04T15:59:59Z true approved
-    "#]]).await;
-    shop.check("SELECT rule, field FROM letter ORDER BY 1", expect![[r#"
+    "#]],
+    )
+    .await;
+    shop.check(
+        "SELECT rule, field FROM letter ORDER BY 1",
+        expect![[r#"
         type end_at
         values approval_status
-    "#]]).await;
+    "#]],
+    )
+    .await;
     let topic = shop.contracts.get("extension.calendar_day").expect("a contract").topic();
     let days = shop.log.extents(&topic).expect("extents").iter().map(|extent| extent.high).sum::<i64>();
     assert_eq!(days, 1);
@@ -91,7 +99,8 @@ async fn an_open_platform() {
         leaves?cursor=at-2&since=1970-01-01 00:00:00&size=500
         leaves?cursor=at-4&since=1970-01-01 00:00:00&size=500
         leaves?cursor=at-5&since=1970-01-01 00:00:00&size=500
-    "#]].assert_eq(&(platform.asked().join("\n") + "\n"));
+    "#]]
+    .assert_eq(&(platform.asked().join("\n") + "\n"));
     assert_eq!(shop.pull().await, (0, 0, 5, None), "all of them changed within the overlap");
     assert_eq!(platform.tokens_given(), 2, "one a start");
     for table in ["logistics.card_txn", "academic.course", "student_affairs.leave_request"] {

@@ -1,7 +1,7 @@
 //! XLSX: one sheet of a workbook, one header, one row a record.
 //!
 //! Text stays text, with its leading zeros. Dates are `YYYY-MM-DD`, with a time of day when they have one. A number has the
-//! 15 digits that a spreadsheet keeps; one that had more has lost them there, and is given in the form 1.1E+17, so that no
+//! 15 digits that a spreadsheet keeps; one that had more has lost them there, and is given in the form 1.1E17, so that no
 //! rule takes it for what it was. A cell that shows an error is its text, such as #N/A.
 
 use std::fs::File;
