@@ -14,7 +14,7 @@ const DAYS: u64 = 9_000;
 
 /// A platform with transactions, a calendar in a folder, and both in the settings of a school.
 async fn school_with_sources() -> (School, Platform) {
-    let school = School::new(11, 20, None);
+    let school = School::new(11, 50, None);
     let platform = Platform::start(20, Some(("quad", "s3 cret"))).await.expect("serves");
     for id in 1..=TRANSACTIONS {
         let time = format!("2026-11-01 {:02}:{:02}:00", 7 + id / 60, id % 60);
@@ -91,7 +91,7 @@ async fn files_and_pages_lose_nothing_to_kills() {
 
 #[test]
 fn a_missing_secret_is_told_before_anything_runs() {
-    let school = School::new(1, 20, None);
+    let school = School::new(1, 50, None);
     let said = |line: &str, variables: &[(&str, &str)]| {
         let source =
             "\n[sources.platform]\nconnector = \"open_platform\"\nconnection = \"http://127.0.0.1:9\"\nuser = \"q\"\n";

@@ -289,6 +289,10 @@ async fn a_pace_is_kept() {
     assert_eq!(shop.pull().await, (5, 0, 0, None));
     let least = Duration::from_millis(50) * (platform.asked().len() as u32 - 1);
     assert!(began.elapsed() >= least, "{:?} for what takes {least:?}", began.elapsed());
+    platform.fail(&[Fault::Status(429, Some(1))]);
+    let began = std::time::Instant::now();
+    assert_eq!(shop.pull().await, (0, 0, 0, None));
+    assert!(began.elapsed() >= Duration::from_secs(1), "the server said how long to wait");
 }
 
 #[tokio::test(flavor = "multi_thread")]
