@@ -2,7 +2,7 @@
 //!
 //! A text as a source writes it enters, a number of seconds too; the earlier value in the same format leaves.
 
-use chrono::{DateTime, Duration, NaiveDateTime};
+use chrono::{DateTime, Duration, NaiveDateTime, SecondsFormat};
 
 /// Whole numbers from here on are milliseconds: as seconds they would be the year 5138.
 const MILLISECONDS_MIN: i64 = 100_000_000_000;
@@ -12,15 +12,16 @@ pub fn earlier(value: &str, seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     if let Ok(number) = value.parse::<i64>() {
         let factor = if number >= MILLISECONDS_MIN { 1000 } else { 1 };
-        return Some((number - seconds * factor).to_string());
+        return Some(number.saturating_sub(seconds.saturating_mul(factor)).to_string());
     }
+    let overlap = Duration::try_seconds(seconds)?;
     if let Ok(time) = DateTime::parse_from_rfc3339(value) {
-        let earlier = (time - Duration::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+        let earlier = time.checked_sub_signed(overlap)?.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         return Some(if value.contains('T') { earlier } else { earlier.replace('T', " ") });
     }
     for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"] {
         if let Ok(time) = NaiveDateTime::parse_from_str(value, format) {
-            return Some((time - Duration::seconds(seconds)).format(format).to_string());
+            return Some(time.checked_sub_signed(overlap)?.format(format).to_string());
         }
     }
     None
@@ -43,6 +44,8 @@ mod tests {
             ("A-17", None),
         ] {
             assert_eq!(earlier(value, 600).as_deref(), expected, "{value}");
+            let far = earlier(value, u64::MAX / 2);
+            assert!(far.is_none() || value.parse::<i64>().is_ok(), "{value} has no such time: {far:?}");
         }
     }
 }

@@ -241,7 +241,7 @@ impl Client {
 
     /// Sends at the pace of the interface and reads the whole answer.
     fn send(&mut self, path: &str, builder: RequestBuilder) -> Result<Value, Failed> {
-        let pace = Duration::from_secs_f64(1.0 / self.api.requests_per_s_max);
+        let pace = Duration::try_from_secs_f64(1.0 / self.api.requests_per_s_max).unwrap_or(PAUSE_MAX);
         if let Some(asked_at) = self.asked_at {
             self.worker.wait(pace.saturating_sub(asked_at.elapsed())).map_err(Failed::For)?;
         }
