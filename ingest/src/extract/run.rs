@@ -39,7 +39,6 @@ pub struct Extract {
     settings: ExtractSettings,
     state: State,
     pub board: Board,
-    timezone: Tz,
     sources: Vec<PreparedSource>,
     pub(super) contracts: Contracts,
     pub(super) log: Arc<dyn Log>,
@@ -113,7 +112,6 @@ impl Extract {
             settings,
             state,
             board,
-            timezone,
             sources: prepared,
             letters: Refiner::new(letter::contract(contracts)?)?,
             contracts: contracts.clone(),
@@ -148,7 +146,7 @@ impl Extract {
     /// `Settings` when the HTTP address cannot be bound.
     pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let listener = webhook::bind(self).await?;
-        let worker = Worker::new(&self.settings, self.timezone, Handle::current(), shutdown.clone());
+        let worker = Worker::new(&self.settings, Handle::current(), shutdown.clone());
         let mut threads = Vec::new();
         for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled()) {
             let (extract, worker) = (self.clone(), worker.clone());

@@ -76,7 +76,7 @@ mod tests {
             command("true"),
         ];
         let handle = tokio::runtime::Handle::current();
-        let worker = Worker::alone(&crate::tests::settings(folder.path()), chrono_tz::Tz::UTC, handle);
+        let worker = Worker::alone(&crate::tests::settings(folder.path()), handle);
         let told = tokio::task::spawn_blocking(move || {
             let told = cases.iter().map(|case| match resolve(case, &worker) {
                 Ok(resolved) => format!("{:?}\n", resolved.password.as_ref().map(|password| password.expose().clone())),

@@ -8,7 +8,6 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use chrono_tz::Tz;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -77,24 +76,23 @@ pub struct Limits {
     pub text_bytes_max: usize,
 }
 
-/// What a source works with on its thread: its limits, the campus clock's zone, the runtime, and the wish to stop.
+/// What a source works with on its thread: its limits, the runtime, and the wish to stop.
 #[derive(Clone)]
 pub struct Worker {
     pub limits: Limits,
-    pub timezone: Tz,
     handle: Handle,
     shutdown: watch::Receiver<bool>,
 }
 
 impl Worker {
-    pub fn new(settings: &ExtractSettings, timezone: Tz, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
+    pub fn new(settings: &ExtractSettings, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
         let limits = Limits { rows_max: settings.batch_rows_max, text_bytes_max: settings.text_bytes_max };
-        Self { limits, timezone, handle, shutdown }
+        Self { limits, handle, shutdown }
     }
 
     /// One that nobody stops.
-    pub fn alone(settings: &ExtractSettings, timezone: Tz, handle: Handle) -> Self {
-        Self::new(settings, timezone, handle, watch::channel(false).1)
+    pub fn alone(settings: &ExtractSettings, handle: Handle) -> Self {
+        Self::new(settings, handle, watch::channel(false).1)
     }
 
     pub fn is_stopped(&self) -> bool {

@@ -49,7 +49,7 @@ fn put(shop: &Shop, name: &str, bytes: impl AsRef<[u8]>) {
 /// What one pull reads: its rows, the cursor at its end, its error.
 async fn read(shop: &Shop) -> String {
     let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("a right connector");
-    let worker = Worker::alone(&settings(shop.folder.path()), chrono_tz::Tz::UTC, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&settings(shop.folder.path()), tokio::runtime::Handle::current());
     let of_source = shop.source.clone();
     let told = tokio::task::spawn_blocking(move || {
         let mut told = String::new();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use campus::platform::{Fault, Platform};
-use chrono_tz::Tz;
 use expect_test::{Expect, expect};
 use schemas::Sensitive;
 use serde_json::json;
@@ -299,7 +298,7 @@ async fn a_pace_is_kept() {
 async fn a_probe_asks_for_one_page() {
     let (shop, platform) = shop(BY_TIME, "", None).await;
     let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
-    let worker = Worker::alone(&settings(shop.folder.path()), Tz::UTC, Handle::current());
+    let worker = Worker::alone(&settings(shop.folder.path()), Handle::current());
     let of_source = shop.source.clone();
     let probed = tokio::task::spawn_blocking(move || {
         source::connect(&connector, &of_source, &worker)?.probe(&connector.tables[0])
