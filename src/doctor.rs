@@ -5,8 +5,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ingest::connector::Kind as ConnectorKind;
-use ingest::extract::sql::Source;
+use ingest::extract::source::{self, Worker};
 use ingest::{Connector, ErrorKind};
 use lake::Lake;
 use query::Access;
@@ -42,11 +41,16 @@ pub async fn run(settings: Settings, format: Format) -> Result<ExitCode> {
             let Some(connector) = look(&mut findings, &subject, connector, |connector| connector.title.clone()) else {
                 continue;
             };
-            if connector.kind == ConnectorKind::Webhook {
+            if let Err(error) = connector.check_source(id, source, &settings.extract, settings.timezone) {
+                look(&mut findings, &format!("{subject} settings"), Err::<(), _>(error.chain()), |()| String::new());
+                continue;
+            }
+            if !connector.kind.is_pulled() {
                 continue;
             }
             let (source, subject_at) = (source.clone(), format!("{subject} connection"));
-            let outcome = tokio::task::spawn_blocking(move || probe(&source, &connector)).await?;
+            let worker = Worker::alone(&settings.extract, tokio::runtime::Handle::current());
+            let outcome = tokio::task::spawn_blocking(move || probe(&source, &connector, &worker)).await?;
             look(&mut findings, &subject_at, outcome, Clone::clone);
         }
     }
@@ -102,16 +106,16 @@ async fn lake(settings: &Settings) -> Result<String, String> {
     Ok(format!("{}: {landed} tables", settings.lake.path))
 }
 
-/// Connects to a source and asks each of its queries for no rows.
-fn probe(settings: &ingest::SourceSettings, connector: &Connector) -> Result<String, String> {
-    let source = Source::connect(settings).map_err(|error| match error.kind {
+/// Connects to a source and asks each of its tables for as little as can be.
+fn probe(settings: &ingest::SourceSettings, connector: &Connector, worker: &Worker) -> Result<String, String> {
+    let mut source = source::connect(connector, settings, worker).map_err(|error| match error.kind {
         ErrorKind::Source => {
             format!("{error}; check the connection string, the password in the environment and the network")
         }
         _ => error.chain(),
     })?;
     for table in &connector.tables {
-        source.probe(&table.pull).map_err(|error| format!("table {}: {}", table.name, error.chain()))?;
+        source.probe(table).map_err(|error| format!("table {}: {}", table.name, error.chain()))?;
     }
     Ok(format!("answers for {} tables", connector.tables.len()))
 }

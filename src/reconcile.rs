@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use chrono::NaiveDate;
 use clap::Args;
-use ingest::connector::Kind;
 use ingest::reconcile::{self, AtSource, Days, Sum};
 use ingest::{Connector, SourceSettings};
 use lake::Lake;
@@ -76,7 +75,7 @@ pub async fn run(settings: Settings, args: ReconcileArgs) -> Result<ExitCode> {
             continue;
         }
         let connector = Connector::load(&settings.extract.connectors_path, &source.connector, &contracts)?;
-        if connector.kind != Kind::Sql {
+        if !connector.kind.is_pulled() {
             continue;
         }
         compared.extend(compare_source(&settings, &args, &lake, id, source, &Arc::new(connector)).await);

@@ -90,7 +90,9 @@ impl Settings {
         if let Some(file) = found {
             let text = std::fs::read_to_string(&file)
                 .with_context(|| format!("could not read the settings file {}", file.display()))?;
-            builder = builder.add_source(config::File::from_str(&text, FileFormat::Toml));
+            let file = config::File::from_str(&text, FileFormat::Toml);
+            no_secret_in_clear(&Config::builder().add_source(file.clone()).build()?)?;
+            builder = builder.add_source(file);
         }
         // Only a variable with a section is a setting: QUAD_TOKEN and QUAD_CONFIG are not.
         let sections = environment.into_iter().filter(|(name, _)| name.starts_with("QUAD_") && name.contains("__"));
@@ -165,6 +167,27 @@ impl Settings {
     }
 }
 
+/// A settings file is copied, shown and committed: what is secret of a source has other places.
+fn no_secret_in_clear(file: &Config) -> Result<()> {
+    for (id, source) in file.get_table("sources").unwrap_or_default() {
+        let source = source.into_table().unwrap_or_default();
+        let in_connection = source.get("connection").is_some_and(|connection| {
+            let text = connection.to_string().to_lowercase().replace(' ', "");
+            text.contains("pwd=") || text.contains("password=")
+        });
+        let found = ["password", "hmac_secret"].into_iter().find(|key| source.contains_key(*key));
+        if let Some(key) = found.or(in_connection.then_some("connection")) {
+            let variable = if key == "hmac_secret" { "HMAC_SECRET" } else { "PASSWORD" };
+            anyhow::bail!(
+                "sources.{id}.{key} holds a secret in the settings file: set QUAD_SOURCES__{}__{variable} in the environment, or \
+                 `password_file` or `password_command`",
+                id.to_uppercase()
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A text that is read as `T`, or empty.
 fn unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: Display>>(
     deserializer: D,
@@ -220,6 +243,24 @@ mod tests {
         let file = "[land]\nid = \"file\"\nbatch_age_ms_max = 7\n[sources.gates]\nconnector = \"access_hikvision\"";
         let environment = [("QUAD_LAND__ID", "env"), ("QUAD_TOKEN", "ignored"), ("HOME", "/")];
         check(file, &environment, expect![[r#"env 7 ["gates"]"#]]);
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_refused() {
+        let source = "[sources.oa]\nconnector = \"x\"\n";
+        let refused = expect![[
+            r#"sources.oa.password holds a secret in the settings file: set QUAD_SOURCES__OA__PASSWORD in the environment, or `password_file` or `password_command`"#
+        ]];
+        check(&format!("{source}password = \"hush\""), &[], refused);
+        let refused = expect![[
+            r#"sources.oa.connection holds a secret in the settings file: set QUAD_SOURCES__OA__PASSWORD in the environment, or `password_file` or `password_command`"#
+        ]];
+        check(&format!("{source}connection = \"Driver=X;Uid=q;Pwd=hush\""), &[], refused);
+        check(
+            &format!("{source}password_file = \"f\""),
+            &[("QUAD_SOURCES__OA__USER", "q")],
+            expect![[r#"quad 1000 ["oa"]"#]],
+        );
     }
 
     #[test]

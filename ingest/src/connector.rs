@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use chrono_tz::Tz;
 use schemas::{Contract, Contracts};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::extract::schedule::Schedule;
+use crate::extract::{files, http, sql, webhook};
+use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
 #[derive(Debug, Clone)]
@@ -20,6 +24,8 @@ pub struct Connector {
     pub kind: Kind,
     /// Source columns whose values are masked in dead letters.
     pub sensitive: Vec<String>,
+    /// `http`: the interface as a whole.
+    pub http: http::Api,
     pub tables: Vec<TableMapping>,
     /// `codes/<set>.csv`: source value → canonical code.
     pub code_maps: BTreeMap<String, BTreeMap<String, String>>,
@@ -30,7 +36,16 @@ pub struct Connector {
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Sql,
+    Files,
+    Http,
     Webhook,
+}
+
+impl Kind {
+    /// Whether Quad asks, rather than being told.
+    pub fn is_pulled(self) -> bool {
+        self != Self::Webhook
+    }
 }
 
 /// How one source table becomes one contract table.
@@ -40,17 +55,29 @@ pub struct TableMapping {
     pub contract: Arc<Contract>,
     pub mapping_sql: String,
     pub pull: Pull,
+    pub spec: Spec,
 }
 
-/// How rows are got.
-#[derive(Debug, Clone)]
+/// How rows come.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pull {
-    /// Rows after the cursor; the first column is the change time, all together are unique.
-    Cursor { query: String, columns: Vec<String>, overlap_s: u64 },
-    /// All rows, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
-    Snapshot { query: String, deletes_share_max: f64 },
-    /// The source pushes. `records` is a JSON pointer; `input` gives each column its pointer inside a record.
-    Push { records: String, input: Vec<(String, String)> },
+    /// Those after the cursor. The rows of one pull are remembered until the next, which may show some of them again.
+    Cursor,
+    /// Files that are new or changed. Every row is remembered, since a file that changed shows all of its rows again.
+    Changed,
+    /// All of them, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
+    Snapshot { deletes_share_max: f64 },
+    /// The source pushes them.
+    Push,
+}
+
+/// What a source is asked for, in the terms of its kind.
+#[derive(Debug, Clone)]
+pub enum Spec {
+    Sql(sql::Table),
+    Files(files::Table),
+    Http(http::Table),
+    Webhook(webhook::Table),
 }
 
 #[derive(Deserialize)]
@@ -60,23 +87,18 @@ struct File {
     kind: Kind,
     #[serde(default)]
     sensitive: Vec<String>,
+    http: Option<http::Api>,
     tables: BTreeMap<String, TableFile>,
 }
 
+/// What every table declares; the rest is its kind's.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TableFile {
     contract: String,
-    query: Option<String>,
     pull: Option<String>,
-    #[serde(default)]
-    cursor: Vec<String>,
-    #[serde(default)]
-    overlap_s: u64,
     deletes_share_max: Option<f64>,
-    records: Option<String>,
-    #[serde(default)]
-    input: BTreeMap<String, String>,
+    #[serde(flatten)]
+    rest: toml::Table,
 }
 
 impl Connector {
@@ -89,6 +111,12 @@ impl Connector {
         let file = folder.join("connector.toml");
         let parsed: File = toml::from_str(&read(&file)?)
             .map_err(|error| Error::settings(format!("{}: {}", file.display(), error.message())))?;
+        let wrong = |message: &str| Error::settings(format!("{}: {message}", file.display()));
+        if parsed.http.is_some() && parsed.kind != Kind::Http {
+            return Err(wrong("`[http]` is for `kind = \"http\"`"));
+        }
+        let http = parsed.http.unwrap_or_default();
+        http.check().map_err(|message| wrong(&message))?;
         let mut tables = Vec::new();
         for (table, declared) in parsed.tables {
             let mapping_file = folder.join(format!("{table}.sql"));
@@ -96,40 +124,89 @@ impl Connector {
             let contract = contracts.get(&declared.contract);
             let contract = contract.ok_or_else(|| wrong(format!("no contract `{}`", declared.contract)))?.clone();
             let pull = declared.pull(parsed.kind).map_err(wrong)?;
-            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull });
+            let spec = declared.spec(parsed.kind, &pull).map_err(wrong)?;
+            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull, spec });
         }
         Ok(Self {
             name: name.to_string(),
             title: parsed.title,
             kind: parsed.kind,
             sensitive: parsed.sensitive,
+            http,
             tables,
             code_maps: code_maps(&folder.join("codes"))?,
         })
     }
 }
 
-impl TableFile {
-    fn pull(self, kind: Kind) -> Result<Pull, String> {
-        if kind == Kind::Webhook {
-            let records =
-                self.records.ok_or("a pushed table needs `records`, a JSON pointer (\"\" is the whole body)")?;
-            if self.input.is_empty() {
-                return Err("a pushed table needs `[input]`: column = JSON pointer".into());
-            }
-            return Ok(Pull::Push { records, input: self.input.into_iter().collect() });
+impl Connector {
+    /// Whether the settings of source `id` have what this connector needs; when it is asked.
+    ///
+    /// # Errors
+    /// `Settings`, naming the source and what is missing.
+    pub fn check_source(
+        &self,
+        id: &str,
+        source: &SourceSettings,
+        extract: &ExtractSettings,
+        timezone: Tz,
+    ) -> Result<Schedule, Error> {
+        let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
+        let connection = match self.kind {
+            Kind::Sql => Some("an ODBC connection string"),
+            Kind::Files => Some("a folder"),
+            Kind::Http => Some("a URL such as https://open.example.edu.cn"),
+            Kind::Webhook => None,
+        };
+        if let Some(what) = connection.filter(|_| source.connection.is_none()) {
+            return Err(wrong(&format!("needs `connection`, {what}")));
         }
-        let query = self.query.ok_or("needs `query`, a SELECT that runs in the source")?;
-        let query = query.trim().trim_end_matches(';').to_string();
-        match self.pull.as_deref() {
-            Some("cursor") if self.cursor.is_empty() => Err("`pull = \"cursor\"` needs `cursor`, its columns".into()),
-            Some("cursor") => Ok(Pull::Cursor { query, columns: self.cursor, overlap_s: self.overlap_s }),
-            Some("snapshot") => {
-                Ok(Pull::Snapshot { query, deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) })
+        if self.kind == Kind::Webhook && source.token_sha256.is_none() && source.hmac_secret.is_none() {
+            return Err(wrong(
+                "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
+            ));
+        }
+        if extract.id_key.is_none() && self.tables.iter().any(|table| table.mapping_sql.contains("id_hash(")) {
+            return Err(wrong(
+                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
+            ));
+        }
+        Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
+    }
+}
+
+impl TableFile {
+    fn pull(&self, kind: Kind) -> Result<Pull, String> {
+        let pull = match (kind, self.pull.as_deref()) {
+            (Kind::Webhook, None) => Pull::Push,
+            (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
+            (Kind::Files, Some("changed")) => Pull::Changed,
+            (Kind::Sql | Kind::Http, Some("cursor")) => Pull::Cursor,
+            (_, Some("snapshot")) => {
+                Pull::Snapshot { deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) }
             }
-            _ => Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
+            (Kind::Files, _) => return Err("`pull` is one of \"changed\", \"snapshot\"".into()),
+            _ => return Err("`pull` is one of \"cursor\", \"snapshot\"".into()),
+        };
+        match (pull, self.deletes_share_max) {
+            (Pull::Snapshot { .. }, _) | (_, None) => Ok(pull),
+            _ => Err("`deletes_share_max` is for `pull = \"snapshot\"`".into()),
         }
     }
+
+    fn spec(self, kind: Kind, pull: &Pull) -> Result<Spec, String> {
+        Ok(match kind {
+            Kind::Sql => Spec::Sql(of_kind::<sql::Table>(self.rest)?.checked(pull)?),
+            Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
+            Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
+            Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
+        })
+    }
+}
+
+/// The keys that only one kind of source knows.
+fn of_kind<T: serde::de::DeserializeOwned>(rest: toml::Table) -> Result<T, String> {
+    rest.try_into().map_err(|error: toml::de::Error| error.message().to_string())
 }
 
 /// A source that suddenly shows less than half of a table is more likely broken than emptied.

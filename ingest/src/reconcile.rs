@@ -22,7 +22,7 @@ use schemas::{Contract, Encoder};
 
 use crate::connector::{Connector, TableMapping};
 use crate::error::{Error, ErrorKind};
-use crate::extract::sql::{Limits, Source};
+use crate::extract::source::{self, Worker};
 use crate::functions::Surroundings;
 use crate::land::rows::local_day;
 use crate::mapping::Mapping;
@@ -143,9 +143,12 @@ pub fn at_source(
     let refiner = Refiner::new(table.contract.clone())?;
     let mut current = Current::new(&table.contract, timezone);
     let mut rejected = 0;
-    let limits = Limits { rows_max: extract.batch_rows_max, text_bytes_max: extract.text_bytes_max };
-    Source::connect(settings)?.pull(&table.pull, &[], limits, |input| {
-        let mapped = handle.block_on(mapping.run(&input))?;
+    let worker = Worker::alone(extract, handle.clone());
+    source::connect(connector, settings, &worker)?.pull(table, &[], &mut |input, _| {
+        if input.num_rows() == 0 {
+            return Ok(());
+        }
+        let mapped = worker.block_on(mapping.run(&input))??;
         let (records, violations) = refiner.records(id, &mapped, Utc::now())?;
         rejected += (violations.len() + mapped.failed.len()) as u64;
         current.add(&records.batch)

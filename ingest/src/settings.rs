@@ -55,21 +55,56 @@ pub struct Admins {
 pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
-    /// `sql`: an ODBC connection string, without the password.
+    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder. `http`: the URL that
+    /// the connector's paths are below.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `sql`: appended as `Pwd=…`. From the environment, never from a file.
+    /// `http`: the id of the client that asks for a token.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. From the environment, never from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
-    /// `sql`: seconds between pulls.
+    /// A file that holds the password and nothing else.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// A shell command that prints the password, asked with each connection.
+    #[serde(default)]
+    pub password_command: Option<String>,
+    /// Seconds between pulls, unless there is a `schedule`.
     #[serde(default = "poll_s_default")]
     pub poll_s: u64,
+    /// A cron expression by the campus clock: when it is pulled.
+    #[serde(default)]
+    pub schedule: Option<String>,
+    /// When it may be asked at all, by the campus clock, such as `22:00-06:00`.
+    #[serde(default)]
+    pub hours: Option<String>,
     /// `webhook`: SHA-256 of the bearer token, in hex.
     #[serde(default)]
     pub token_sha256: Option<String>,
     /// `webhook`: the key of `X-Quad-Signature: sha256=<HMAC-SHA256 of the body, hex>`. From the environment.
     #[serde(default)]
     pub hmac_secret: Option<Sensitive<String>>,
+}
+
+impl SourceSettings {
+    /// The defaults for a source that `connector` reads.
+    pub fn of(connector: &str) -> Self {
+        Self {
+            connector: connector.to_string(),
+            connection: None,
+            user: None,
+            password: None,
+            password_file: None,
+            password_command: None,
+            poll_s: poll_s_default(),
+            schedule: None,
+            hours: None,
+            token_sha256: None,
+            hmac_secret: None,
+        }
+    }
 }
 
 fn poll_s_default() -> u64 {

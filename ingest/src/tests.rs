@@ -1,6 +1,9 @@
 //! The way from a real source to the lake: SQLite over ODBC, the embedded log, Delta tables.
 
+mod files;
+mod http;
 mod letters;
+mod shipped;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,7 @@ struct Shop {
     folder: tempfile::TempDir,
     contracts: Arc<Contracts>,
     log: Arc<dyn Log>,
+    source: SourceSettings,
 }
 
 const CONNECTOR: &str = r#"
@@ -50,19 +54,26 @@ FROM input
 
 impl Shop {
     fn new(pull: &str) -> Self {
+        let mut shop = Self::of(&CONNECTOR.replace("PULL", pull));
+        shop.source.connection = Some(shop.connection());
+        shop.sql("CREATE TABLE QJ (WID TEXT, XH TEXT, SQSJ TEXT, QJKSSJ TEXT, QJJSSJ TEXT, SFZJH TEXT, ZHXGSJ TEXT)");
+        shop
+    }
+
+    /// A workshop with this connector, and no source yet.
+    fn of(connector_toml: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let connector = folder.path().join("connectors/leaves");
         std::fs::create_dir_all(&connector).expect("creates");
-        std::fs::write(connector.join("connector.toml"), CONNECTOR.replace("PULL", pull)).expect("writes");
+        std::fs::write(connector.join("connector.toml"), connector_toml).expect("writes");
         std::fs::write(connector.join("leave_request.sql"), MAPPING).expect("writes");
         let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
         let contracts = Arc::new(Contracts::load(&schemas).expect("contracts load"));
         let mut topic = topic::Settings::default();
         topic.embedded.path = folder.path().join("topic");
         let log = topic::open(&topic).expect("opens");
-        let shop = Self { folder, contracts, log };
-        shop.sql("CREATE TABLE QJ (WID TEXT, XH TEXT, SQSJ TEXT, QJKSSJ TEXT, QJJSSJ TEXT, SFZJH TEXT, ZHXGSJ TEXT)");
-        shop
+        let source = SourceSettings { poll_s: 3600, ..SourceSettings::of("leaves") };
+        Self { folder, contracts, log, source }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -92,37 +103,12 @@ impl Shop {
         ));
     }
 
-    fn sources(&self) -> BTreeMap<String, SourceSettings> {
-        let source = SourceSettings {
-            connector: "leaves".into(),
-            connection: Some(self.connection()),
-            password: None,
-            poll_s: 3600,
-            token_sha256: None,
-            hmac_secret: None,
-        };
-        [("oa".to_string(), source)].into()
-    }
-
     /// An extract that does not run yet.
     async fn extract(&self) -> Arc<Extract> {
-        let settings = ExtractSettings {
-            state_path: self.path("extract"),
-            connectors_path: self.path("connectors"),
-            http_listen: ([127, 0, 0, 1], 0).into(),
-            batch_rows_max: 2,
-            text_bytes_max: 256,
-            retry_ms_min: 10,
-            retry_ms_max: 10,
-            body_bytes_max: 1024,
-            push_records_max: 10,
-            push_rate_max: 10,
-            replay_rate_max: 1000,
-            admins: crate::Admins::default(),
-            id_key: Some(Sensitive::new("key".into())),
-        };
+        let settings = settings(self.folder.path());
         let zone = Tz::Asia__Shanghai;
-        let (sources, log, lake) = (self.sources(), self.log.clone(), self.lake());
+        let sources = [("oa".to_string(), self.source.clone())].into();
+        let (log, lake) = (self.log.clone(), self.lake());
         let extract = Extract::prepare(settings, sources, &self.contracts, zone, log, 2, &lake).await;
         extract.expect("the connector is right")
     }
@@ -221,6 +207,25 @@ impl Shop {
         let lines = text.lines().filter(|line| !line.starts_with('+')).skip(1);
         let cells = lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join(" "));
         cells.map(|line| line.trim().to_string() + "\n").collect()
+    }
+}
+
+/// Small limits, so that a few rows reach them.
+pub(crate) fn settings(folder: &Path) -> ExtractSettings {
+    ExtractSettings {
+        state_path: folder.join("extract"),
+        connectors_path: folder.join("connectors"),
+        http_listen: ([127, 0, 0, 1], 0).into(),
+        batch_rows_max: 2,
+        text_bytes_max: 256,
+        retry_ms_min: 10,
+        retry_ms_max: 10,
+        body_bytes_max: 1024,
+        push_records_max: 10,
+        push_rate_max: 10,
+        replay_rate_max: 1000,
+        admins: crate::Admins::default(),
+        id_key: Some(Sensitive::new("key".into())),
     }
 }
 

@@ -15,5 +15,6 @@ mod letters;
 mod promql;
 mod reconcile;
 mod school;
+mod sources;
 mod traces;
 mod watch;

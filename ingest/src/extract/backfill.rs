@@ -10,12 +10,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use super::pipeline::{Pipeline, Ready};
 use super::run::{Extract, LETTER, PreparedSource};
-use super::sql::{self, Source};
+use super::source::{self, Span, Worker};
 use crate::connector::{Kind, Pull};
 use crate::error::{Error, ErrorKind};
 
@@ -72,15 +70,16 @@ impl Extract {
     /// # Errors
     /// `Settings` when there is no such table, it is not pulled by cursor, or the span is empty.
     pub fn begin_backfill(&self, request: &BackfillRequest, by: &str) -> Result<Vec<Backfill>, Error> {
-        let source = self.sources().iter().find(|source| source.id == request.source && source.kind == Kind::Sql);
+        let source =
+            self.sources().iter().find(|source| source.id == request.source && source.connector.kind == Kind::Sql);
         let source = source
-            .ok_or_else(|| Error::settings(format!("no pulled source `{}`; see `quad sources`", request.source)))?;
+            .ok_or_else(|| Error::settings(format!("no `sql` source `{}`; see `quad sources`", request.source)))?;
         if request.from >= request.to {
             return Err(Error::settings(format!("`{}` is not before `{}`", request.from, request.to)));
         }
         let is_wanted = |pipeline: &&Pipeline| {
             let named = |name: &String| *name == pipeline.table.name || *name == pipeline.contract().name();
-            request.table.as_ref().is_none_or(named) && matches!(pipeline.table.pull, Pull::Cursor { .. })
+            request.table.as_ref().is_none_or(named) && pipeline.table.pull == Pull::Cursor
         };
         let mut begun = Vec::new();
         for pipeline in source.pipelines.iter().filter(is_wanted) {
@@ -133,12 +132,12 @@ impl Extract {
     }
 
     /// Runs what is to be run until shutdown; one that fails is tried again from where it was.
-    pub(super) fn run_backfills(&self, handle: &Handle, shutdown: &watch::Receiver<bool>) {
+    pub(super) fn run_backfills(&self, worker: &Worker) {
         let mut failures: u32 = 0;
-        while !*shutdown.borrow() {
+        while !worker.is_stopped() {
             let running = self.backfills().map(|all| all.into_iter().find(|one| one.state == BackfillState::Running));
             let outcome = match running {
-                Ok(Some(backfill)) => self.run_backfill(&backfill, handle, shutdown),
+                Ok(Some(backfill)) => self.run_backfill(&backfill, worker),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -153,23 +152,14 @@ impl Extract {
                     self.backoff(failures)
                 }
             };
-            let mut stop = shutdown.clone();
-            handle.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.wait_for(|stop| *stop) => {}
-                }
-            });
+            if worker.wait(pause).is_err() {
+                return;
+            }
         }
     }
 
     /// Runs one from where it was, until it is done, paused, or stopped.
-    fn run_backfill(
-        &self,
-        backfill: &Backfill,
-        handle: &Handle,
-        shutdown: &watch::Receiver<bool>,
-    ) -> Result<(), Error> {
+    fn run_backfill(&self, backfill: &Backfill, worker: &Worker) -> Result<(), Error> {
         let found = self.sources().iter().find(|source| source.id == backfill.source).and_then(|source| {
             let pipeline = source.pipelines.iter().find(|pipeline| pipeline.table.name == backfill.table)?;
             Some((source, pipeline))
@@ -182,7 +172,10 @@ impl Extract {
             })?;
             return Ok(());
         };
-        let outcome = self.pull_span(backfill, source, pipeline, handle, shutdown);
+        if !source.schedule.is_open(Utc::now()) {
+            return Ok(());
+        }
+        let outcome = self.pull_span(backfill, source, pipeline, worker);
         let is_stopped = matches!(&outcome, Ok(false));
         let error = outcome.as_ref().err().map(Error::chain);
         self.state().change_backfill(backfill.id, |backfill| {
@@ -200,24 +193,21 @@ impl Extract {
         backfill: &Backfill,
         source: &PreparedSource,
         pipeline: &Pipeline,
-        handle: &Handle,
-        shutdown: &watch::Receiver<bool>,
+        worker: &Worker,
     ) -> Result<bool, Error> {
-        let Pull::Cursor { query, columns, .. } = &pipeline.table.pull else {
-            return Err(Error::settings(format!("{}/{} is not pulled by cursor", source.id, pipeline.table.name)));
-        };
-        let span = sql::Span { query, columns, from: &backfill.from, to: &backfill.to, after: &backfill.at };
+        let span = Span { from: &backfill.from, to: &backfill.to, after: &backfill.at };
         let mut is_whole = true;
-        let pulled = Source::connect(&source.settings)?.pull_span(&span, self.limits(), |batch| {
+        let mut connection = source::connect(&source.connector, &source.settings, worker)?;
+        let pulled = connection.pull_span(&pipeline.table, &span, &mut |batch, at| {
             let present = self.state().backfill(backfill.id)?;
-            if *shutdown.borrow() || present.is_none_or(|present| present.state != BackfillState::Running) {
+            if worker.is_stopped() || present.is_none_or(|present| present.state != BackfillState::Running) {
                 is_whole = false;
                 return Err(Error::new(ErrorKind::Source, "stopped half-way"));
             }
-            let ready = handle.block_on(pipeline.prepare(&batch, Utc::now()))?;
+            source.check_open(Utc::now())?;
+            let ready = worker.block_on(pipeline.prepare(&batch, Utc::now()))??;
             let (fresh, repeats) = self.unseen(source, pipeline, ready)?;
             pipeline.send(&fresh)?;
-            let at = sql::last_cursor(&batch, columns)?;
             self.state().change_backfill(backfill.id, |backfill| {
                 backfill.rows += batch.num_rows() as u64;
                 backfill.records += fresh.records.len() as u64;

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use schemas::{Contract, Contracts, coerce, record};
 use topic::{Log, Message};
 
-use crate::connector::{Connector, Pull, TableMapping};
+use crate::connector::{Connector, Spec, TableMapping};
 use crate::error::Error;
 use crate::functions::Surroundings;
 use crate::letter::{self, Letter};
@@ -64,8 +64,14 @@ impl Pipeline {
         log: Arc<dyn Log>,
     ) -> Result<Self, Error> {
         let mapping = Mapping::new(&connector.name, table, surroundings)?;
-        if let Pull::Push { input, .. } = &table.pull {
-            let columns: Vec<_> = input.iter().map(|(column, _)| column.clone()).collect();
+        let declared = match &table.spec {
+            Spec::Sql(_) => None,
+            Spec::Files(read) => Some(&read.input),
+            Spec::Http(pulled) => Some(&pulled.input),
+            Spec::Webhook(pushed) => Some(&pushed.input),
+        };
+        if let Some(input) = declared {
+            let columns: Vec<_> = input.keys().cloned().collect();
             check_output(&connector.name, table, &*mapping.output(&columns).await?)?;
         }
         Ok(Self {

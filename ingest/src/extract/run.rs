@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use lake::Lake;
@@ -21,11 +21,12 @@ use tokio::sync::watch;
 use topic::Log;
 
 use super::pipeline::{Pipeline, Ready, Sent};
-use super::sql::{self, Limits, Source};
+use super::schedule::Schedule;
+use super::source::{self, Coverage, Source, Worker};
 use super::state::{Cursor, Seen, State, TableState};
 use super::status::Board;
 use super::webhook;
-use crate::connector::{Connector, Kind, Pull};
+use crate::connector::{Connector, Pull};
 use crate::error::{Error, ErrorKind};
 use crate::functions::Surroundings;
 use crate::letter;
@@ -53,10 +54,22 @@ pub struct Extract {
 /// A source whose connector was read and whose mappings were checked.
 pub struct PreparedSource {
     pub id: String,
-    pub kind: Kind,
+    pub connector: Connector,
     pub settings: SourceSettings,
+    pub schedule: Schedule,
     pub pipelines: Vec<Pipeline>,
     pub codes_unknown: Arc<AtomicU64>,
+}
+
+impl PreparedSource {
+    /// # Errors
+    /// `Source` when its hours are over.
+    pub(super) fn check_open(&self, now: DateTime<Utc>) -> Result<(), Error> {
+        match self.schedule.is_open(now) {
+            true => Ok(()),
+            false => Err(Error::source("its hours are over; the rest comes when they begin again")),
+        }
+    }
 }
 
 impl Extract {
@@ -134,16 +147,17 @@ impl Extract {
     /// `Settings` when the HTTP address cannot be bound.
     pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let listener = webhook::bind(self).await?;
+        let worker = Worker::new(&self.settings, Handle::current(), shutdown.clone());
         let mut threads = Vec::new();
-        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.kind == Kind::Sql) {
-            let (extract, shutdown, handle) = (self.clone(), shutdown.clone(), Handle::current());
+        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled()) {
+            let (extract, worker) = (self.clone(), worker.clone());
             let thread = std::thread::Builder::new().name(format!("pull-{}", source.id));
-            let run = move || extract.poll_source(at, &handle, shutdown);
+            let run = move || extract.poll_source(at, &worker);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         }
-        let (extract, of_backfills, handle) = (self.clone(), shutdown.clone(), Handle::current());
+        let extract = self.clone();
         let thread = std::thread::Builder::new().name("backfill".to_string());
-        let run = move || extract.run_backfills(&handle, &of_backfills);
+        let run = move || extract.run_backfills(&worker);
         threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         self.is_listening.store(true, Ordering::Relaxed);
         let served = webhook::serve(self.clone(), listener, shutdown).await;
@@ -157,21 +171,19 @@ impl Extract {
         }
     }
 
-    fn poll_source(&self, at: usize, handle: &Handle, mut shutdown: watch::Receiver<bool>) {
+    fn poll_source(&self, at: usize, worker: &Worker) {
         let source = &self.sources[at];
+        let mut connection = None;
         let mut failures: u32 = 0;
-        while !*shutdown.borrow() {
-            failures = if self.pull_all(source, handle, &shutdown) { 0 } else { failures.saturating_add(1) };
-            let pause = match failures {
-                0 => Duration::from_secs(source.settings.poll_s),
+        let mut pause = source.schedule.first(Utc::now());
+        while worker.wait(pause).is_ok() && worker.wait(source.schedule.closed_for(Utc::now())).is_ok() {
+            let is_well = self.pull_all(source, &mut connection, worker);
+            failures = if is_well { 0 } else { failures.saturating_add(1) };
+            connection = connection.filter(|source| is_well && source.is_kept());
+            pause = match failures {
+                0 => source.schedule.next(Utc::now()),
                 n => self.backoff(n),
             };
-            handle.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = shutdown.changed() => {}
-                }
-            });
         }
     }
 
@@ -180,10 +192,14 @@ impl Extract {
         Duration::from_millis(self.settings.retry_ms_min.saturating_mul(factor).min(self.settings.retry_ms_max))
     }
 
-    /// Pulls every table of a source once; whether all went well.
-    fn pull_all(&self, source: &PreparedSource, handle: &Handle, shutdown: &watch::Receiver<bool>) -> bool {
-        let connection = match Source::connect(&source.settings) {
-            Ok(connection) => connection,
+    /// Pulls every table of a source once, over the connection that was kept or a new one; whether all went well.
+    fn pull_all(&self, source: &PreparedSource, kept: &mut Option<Box<dyn Source>>, worker: &Worker) -> bool {
+        let connected = match kept.take() {
+            Some(connection) => Ok(connection),
+            None => source::connect(&source.connector, &source.settings, worker),
+        };
+        let connection = match connected {
+            Ok(connection) => kept.insert(connection),
             Err(error) => {
                 tracing::warn!(source = source.id, error = %error.chain(), "source is not reachable, trying again");
                 for pipeline in &source.pipelines {
@@ -195,16 +211,21 @@ impl Extract {
         };
         let mut all_well = true;
         for pipeline in source.pipelines.iter() {
-            if *shutdown.borrow() {
+            if worker.is_stopped() {
                 return all_well;
             }
             let table = &pipeline.table.name;
             let span = metrics::span("pull", &source.id, table);
             let _entered = span.enter();
             let began = Instant::now();
-            let mut pull =
-                TablePull { pipeline, state: self.state.table(&source.id, table), handle, sent: Sent::default() };
-            let outcome = pull.run(&connection, self.limits(), shutdown);
+            let mut pull = TablePull {
+                source,
+                pipeline,
+                state: self.state.table(&source.id, table),
+                worker,
+                sent: Sent::default(),
+            };
+            let outcome = pull.run(connection.as_mut());
             metrics::pulled(&source.id, table, began.elapsed(), outcome.is_ok());
             let failed = outcome.as_ref().err().map(|error| error.kind);
             metrics::end_span(&span, pull.sent.records, pull.sent.letters, failed);
@@ -214,6 +235,8 @@ impl Extract {
                     self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
                     tracing::debug!(source = source.id, table, records = pull.sent.records, "pulled");
                 }
+                // It goes on from its cursor with the next start.
+                Err(_) if worker.is_stopped() => return all_well,
                 Err(error) => {
                     all_well = false;
                     tracing::warn!(source = source.id, table, error = %error.chain(), "pull failed, trying again");
@@ -222,10 +245,6 @@ impl Extract {
             }
         }
         all_well
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        Limits { rows_max: self.settings.batch_rows_max, text_bytes_max: self.settings.text_bytes_max }
     }
 }
 
@@ -267,18 +286,7 @@ async fn prepare_source(
     log: &Arc<dyn Log>,
 ) -> Result<PreparedSource, Error> {
     let connector = Connector::load(&extract.connectors_path, &settings.connector, contracts)?;
-    let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
-    match connector.kind {
-        Kind::Sql if settings.connection.is_none() => {
-            return Err(wrong("needs `connection`, an ODBC connection string"));
-        }
-        Kind::Webhook if settings.token_sha256.is_none() && settings.hmac_secret.is_none() => {
-            return Err(wrong(
-                "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
-            ));
-        }
-        _ => {}
-    }
+    let schedule = connector.check_source(&id, &settings, extract, timezone)?;
     let codes_unknown = Arc::new(AtomicU64::new(0));
     let surroundings = Surroundings {
         timezone,
@@ -288,43 +296,46 @@ async fn prepare_source(
     };
     let mut pipelines = Vec::new();
     for table in &connector.tables {
-        if table.mapping_sql.contains("id_hash(") && extract.id_key.is_none() {
-            return Err(wrong(
-                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
-            ));
-        }
         pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
     }
-    Ok(PreparedSource { id, kind: connector.kind, settings, pipelines, codes_unknown })
+    Ok(PreparedSource { id, connector, settings, schedule, pipelines, codes_unknown })
 }
 
 /// One pull of one table.
 struct TablePull<'a> {
+    source: &'a PreparedSource,
     pipeline: &'a Pipeline,
     state: TableState<'a>,
-    handle: &'a Handle,
+    worker: &'a Worker,
     sent: Sent,
 }
 
 impl TablePull<'_> {
-    fn run(&mut self, source: &Source, limits: Limits, shutdown: &watch::Receiver<bool>) -> Result<(), Error> {
+    fn run(&mut self, connection: &mut dyn Source) -> Result<(), Error> {
         let mut cursor = self.state.cursor()?;
         let pull = cursor.pull + 1;
-        let kind = self.pipeline.table.pull.clone();
-        source.pull(&kind, &cursor.values.clone(), limits, |batch| {
-            if *shutdown.borrow() {
-                return Err(Error::source("stopped half-way; the rest comes with the next pull"));
+        let (table, after) = (&self.pipeline.table, cursor.values.clone());
+        let mut whole = None;
+        let coverage = connection.pull(table, &after, &mut |batch, values| {
+            self.worker.check()?;
+            self.source.check_open(Utc::now())?;
+            match table.pull {
+                // What vanished is not known before the end: until then it must not look as if nothing had changed.
+                Pull::Snapshot { .. } => whole = values,
+                _ => cursor.values = values.unwrap_or_else(|| std::mem::take(&mut cursor.values)),
             }
-            let ready = self.handle.block_on(self.pipeline.prepare(&batch, Utc::now()))?;
-            if let Pull::Cursor { columns, .. } = &kind
-                && let Some(values) = sql::last_cursor(&batch, columns)?
-            {
-                cursor.values = values;
-            }
+            let ready = match batch.num_rows() {
+                0 => Ready { records: Vec::new(), letters: Vec::new(), now: Utc::now(), newest: None },
+                _ => self.worker.block_on(self.pipeline.prepare(&batch, Utc::now()))??,
+            };
             self.send(ready, &cursor, pull)
         })?;
         cursor.pull = pull;
-        self.finish(&kind, &cursor)
+        cursor.values = whole.unwrap_or(cursor.values);
+        match coverage {
+            Coverage::Whole => self.finish(&cursor),
+            Coverage::Part => Ok(()),
+        }
     }
 
     /// Sends what is new in a batch, then saves what was sent.
@@ -361,12 +372,15 @@ impl TablePull<'_> {
     }
 
     /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
-    fn finish(&mut self, kind: &Pull, cursor: &Cursor) -> Result<(), Error> {
+    fn finish(&mut self, cursor: &Cursor) -> Result<(), Error> {
+        if self.pipeline.table.pull == Pull::Changed {
+            return self.state.forget(&[], cursor);
+        }
         let (vanished, known) = self.state.unseen_since(cursor.pull)?;
-        if let Pull::Snapshot { deletes_share_max, .. } = kind {
+        if let Pull::Snapshot { deletes_share_max } = self.pipeline.table.pull {
             let keys: Vec<_> = vanished.iter().filter(|key| !key.starts_with(LETTER)).cloned().collect();
             let share = keys.len() as f64 / known.max(1) as f64;
-            if share > *deletes_share_max {
+            if share > deletes_share_max {
                 return Err(Error::source(format!(
                     "{} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
                      deletes_share_max of this table in the connector",

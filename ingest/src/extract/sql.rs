@@ -12,10 +12,12 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_odbc::odbc_api::{self, Connection, ConnectionOptions, IntoParameter, ResultSetMetadata, environment};
 use arrow_odbc::{OdbcReaderBuilder, arrow_schema_from};
-use chrono::{Duration, NaiveDateTime};
 use schemas::Sensitive;
+use serde::Deserialize;
 
-use crate::connector::Pull;
+use super::overlap::earlier;
+use super::source::{Coverage, Each, Limits, Source, Span};
+use crate::connector::{Pull, Spec, TableMapping};
 use crate::error::{Error, ErrorKind};
 use crate::settings::SourceSettings;
 
@@ -25,105 +27,110 @@ const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT_S: u32 = 10;
 const QUERY_TIMEOUT_S: usize = 3600;
 
-/// One connection to a source.
-pub struct Source {
+/// The keys of a table that is pulled over ODBC.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// A SELECT that runs in the source.
+    pub query: String,
+    /// With `pull = "cursor"`: the first column is the change time, all together are unique.
+    #[serde(default)]
+    pub cursor: Vec<String>,
+    #[serde(default)]
+    pub overlap_s: u64,
+}
+
+impl Table {
+    /// The table, or what it lacks for its way to pull.
+    pub(crate) fn checked(mut self, pull: &Pull) -> Result<Self, String> {
+        self.query = self.query.trim().trim_end_matches(';').to_string();
+        match pull {
+            Pull::Cursor if self.cursor.is_empty() => Err("`pull = \"cursor\"` needs `cursor`, its columns".into()),
+            Pull::Snapshot { .. } if !self.cursor.is_empty() => {
+                Err("`cursor` is for `pull = \"cursor\"`: a snapshot brings all rows".into())
+            }
+            _ => Ok(self),
+        }
+    }
+
+    fn of(table: &TableMapping) -> Result<&Self, Error> {
+        match &table.spec {
+            Spec::Sql(declared) => Ok(declared),
+            _ => Err(Error::settings(format!("table `{}` has no query", table.name))),
+        }
+    }
+}
+
+/// One connection to a database.
+pub struct SqlSource {
     connection: Connection<'static>,
+    limits: Limits,
 }
 
-/// The most a pull takes at once.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub rows_max: usize,
-    pub text_bytes_max: usize,
+impl Source for SqlSource {
+    fn probe(&mut self, table: &TableMapping) -> Result<(), Error> {
+        let sql = format!("SELECT * FROM ({}) q WHERE 1 = 0", Table::of(table)?.query);
+        self.connection.execute(&sql, (), Some(QUERY_TIMEOUT_S)).map_err(|error| refused(&error)).map(|_| ())
+    }
+
+    fn pull(&mut self, table: &TableMapping, after: &[String], each: Each<'_>) -> Result<Coverage, Error> {
+        let declared = Table::of(table)?;
+        let (sql, parameters) = match table.pull {
+            Pull::Cursor => declared.statement(after),
+            _ => (declared.query.clone(), Vec::new()),
+        };
+        self.run(&sql, &parameters, &declared.cursor, each)?;
+        Ok(Coverage::Whole)
+    }
+
+    fn pull_span(&mut self, table: &TableMapping, span: &Span<'_>, each: Each<'_>) -> Result<(), Error> {
+        let declared = Table::of(table)?;
+        let (sql, parameters) = declared.statement_of_span(span);
+        self.run(&sql, &parameters, &declared.cursor, each)
+    }
+
+    fn is_kept(&self) -> bool {
+        false
+    }
 }
 
-impl Source {
+impl SqlSource {
     /// Connects.
     ///
     /// # Errors
     /// `Settings` when the driver is not installed, naming the package; `Source` when the database does not answer.
-    pub fn connect(settings: &SourceSettings) -> Result<Self, Error> {
+    pub fn connect(settings: &SourceSettings, limits: Limits) -> Result<Self, Error> {
         let string = settings.connection.as_deref().unwrap_or_default();
         let environment = environment().map_err(|error| Error::internal("start ODBC", error))?;
         let secret = connection_string(string, settings.password.as_ref());
         let options = ConnectionOptions { login_timeout_sec: Some(CONNECT_TIMEOUT_S), ..ConnectionOptions::default() };
         match environment.connect_with_connection_string(&secret, options) {
-            Ok(connection) => Ok(Self { connection }),
+            Ok(connection) => Ok(Self { connection, limits }),
             Err(error) => Err(connect_error(string, &error)),
         }
     }
 
-    /// Runs `pull` from `after` and gives `each` one batch after another.
-    ///
-    /// # Errors
-    /// `Source` when the query fails; whatever `each` returns.
-    pub fn pull(
-        &self,
-        pull: &Pull,
-        after: &[String],
-        limits: Limits,
-        each: impl FnMut(RecordBatch) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let (sql, parameters) = statement(pull, after)?;
-        self.run(&sql, &parameters, limits, each)
-    }
-
-    /// Runs the rest of a span and gives `each` one batch after another.
-    ///
-    /// # Errors
-    /// As [`Source::pull`].
-    pub fn pull_span(
-        &self,
-        span: &Span<'_>,
-        limits: Limits,
-        each: impl FnMut(RecordBatch) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let (sql, parameters) = span.statement();
-        self.run(&sql, &parameters, limits, each)
-    }
-
-    fn run(
-        &self,
-        sql: &str,
-        parameters: &[String],
-        limits: Limits,
-        mut each: impl FnMut(RecordBatch) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn run(&self, sql: &str, parameters: &[String], columns: &[String], each: Each<'_>) -> Result<(), Error> {
         let parameters: Vec<_> = parameters.iter().map(|value| value.as_str().into_parameter()).collect();
-        let failed =
-            |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
-        let cursor = self.connection.execute(sql, parameters.as_slice(), Some(QUERY_TIMEOUT_S)).map_err(failed)?;
+        let cursor = self.connection.execute(sql, parameters.as_slice(), Some(QUERY_TIMEOUT_S));
+        let cursor = cursor.map_err(|error| refused(&error))?;
         let mut cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
         let schema = Arc::new(text_schema(&mut cursor)?);
         let reader = OdbcReaderBuilder::new()
             .with_schema(schema)
-            .with_max_num_rows_per_batch(limits.rows_max)
+            .with_max_num_rows_per_batch(self.limits.rows_max)
             .with_max_bytes_per_batch(BATCH_BYTES_MAX)
-            .with_max_text_size(limits.text_bytes_max)
+            .with_max_text_size(self.limits.text_bytes_max)
             .build(cursor)
             .map_err(|error| Error::source(format!("could not read the query's columns: {error}")))?;
         for batch in reader {
             let batch = batch.map_err(|error| {
                 Error::source(format!("could not read rows: {}", error.to_string().replace('\n', " ")))
             })?;
-            each(batch)?;
+            let cursor = last_cursor(&batch, columns)?;
+            each(batch, cursor)?;
         }
         Ok(())
-    }
-
-    /// Asks the source for one row of `query`, to see that it would answer.
-    ///
-    /// # Errors
-    /// `Source`, with the source's own words.
-    pub fn probe(&self, pull: &Pull) -> Result<(), Error> {
-        let query = match pull {
-            Pull::Cursor { query, .. } | Pull::Snapshot { query, .. } => query,
-            Pull::Push { .. } => return Ok(()),
-        };
-        let sql = format!("SELECT * FROM ({query}) q WHERE 1 = 0");
-        let failed =
-            |error: odbc_api::Error| Error::source(format!("the source refused the query: {}", one_line(&error)));
-        self.connection.execute(&sql, (), Some(QUERY_TIMEOUT_S)).map_err(failed).map(|_| ())
     }
 }
 
@@ -139,24 +146,29 @@ fn connection_string(string: &str, password: Option<&Sensitive<String>>) -> Stri
     whole
 }
 
-/// Rows whose first cursor column lies in `from..to`, after the row with the cursor `after`.
-pub struct Span<'a> {
-    pub query: &'a str,
-    pub columns: &'a [String],
-    pub from: &'a str,
-    pub to: &'a str,
-    /// Empty before the first row.
-    pub after: &'a [String],
-}
-
-impl Span<'_> {
-    fn statement(&self) -> (String, Vec<String>) {
-        let Self { query, columns, from, to, after } = self;
+impl Table {
+    /// The statement of a pull by cursor, and the values of its parameters.
+    fn statement(&self, after: &[String]) -> (String, Vec<String>) {
+        let Self { query, cursor: columns, overlap_s } = self;
         let (first, order) = (&columns[0], columns.join(", "));
-        let mut parameters = vec![from.to_string(), to.to_string()];
+        if after.len() != columns.len() {
+            return (format!("SELECT * FROM ({query}) q ORDER BY {order}"), Vec::new());
+        }
+        if let Some(from) = (*overlap_s > 0).then(|| earlier(&after[0], *overlap_s)).flatten() {
+            return (format!("SELECT * FROM ({query}) q WHERE {first} >= ? ORDER BY {order}"), vec![from]);
+        }
+        let (clause, parameters) = later(columns, after);
+        (format!("SELECT * FROM ({query}) q WHERE {clause} ORDER BY {order}"), parameters)
+    }
+
+    /// Rows whose first cursor column lies in the span, after the last that came before.
+    fn statement_of_span(&self, span: &Span<'_>) -> (String, Vec<String>) {
+        let Self { query, cursor: columns, .. } = self;
+        let (first, order) = (&columns[0], columns.join(", "));
+        let mut parameters = vec![span.from.to_string(), span.to.to_string()];
         let mut rest = String::new();
-        if after.len() == columns.len() {
-            let (clause, values) = later(columns, after);
+        if span.after.len() == columns.len() {
+            let (clause, values) = later(columns, span.after);
             rest = format!(" AND ({clause})");
             parameters.extend(values);
         }
@@ -176,40 +188,6 @@ fn later(columns: &[String], after: &[String]) -> (String, Vec<String>) {
     (clauses.join(" OR "), parameters)
 }
 
-/// The statement of a pull and the values of its parameters.
-fn statement(pull: &Pull, after: &[String]) -> Result<(String, Vec<String>), Error> {
-    match pull {
-        Pull::Snapshot { query, .. } => Ok((query.clone(), Vec::new())),
-        Pull::Push { .. } => Err(Error::settings("a pushed table cannot be pulled")),
-        Pull::Cursor { query, columns, overlap_s } => {
-            let order = columns.join(", ");
-            if after.len() != columns.len() {
-                return Ok((format!("SELECT * FROM ({query}) q ORDER BY {order}"), Vec::new()));
-            }
-            if let Some(from) = (*overlap_s > 0).then(|| earlier(&after[0], *overlap_s)).flatten() {
-                let first = &columns[0];
-                return Ok((format!("SELECT * FROM ({query}) q WHERE {first} >= ? ORDER BY {order}"), vec![from]));
-            }
-            let (clause, parameters) = later(columns, after);
-            Ok((format!("SELECT * FROM ({query}) q WHERE {clause} ORDER BY {order}"), parameters))
-        }
-    }
-}
-
-/// A cursor value moved back, in its own format. `None` when it is neither a time nor a number.
-fn earlier(value: &str, seconds: u64) -> Option<String> {
-    let seconds = i64::try_from(seconds).ok()?;
-    if let Ok(number) = value.parse::<i64>() {
-        return Some((number - seconds).to_string());
-    }
-    for format in ["%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"] {
-        if let Ok(time) = NaiveDateTime::parse_from_str(value, format) {
-            return Some((time - Duration::seconds(seconds)).format(format).to_string());
-        }
-    }
-    None
-}
-
 /// Every column as nullable text, named in upper case.
 fn text_schema(cursor: &mut impl ResultSetMetadata) -> Result<Schema, Error> {
     let schema = arrow_schema_from(cursor, None, false)
@@ -218,8 +196,11 @@ fn text_schema(cursor: &mut impl ResultSetMetadata) -> Result<Schema, Error> {
     Ok(Schema::new(schema.fields().iter().map(|known| field(known.name())).collect::<Vec<_>>()))
 }
 
-/// The values of the cursor's columns in the last row of `batch` that has them all.
-pub fn last_cursor(batch: &RecordBatch, columns: &[String]) -> Result<Option<Vec<String>>, Error> {
+/// The values of the cursor's columns in the last row of `batch` that has them all; `None` without such columns.
+fn last_cursor(batch: &RecordBatch, columns: &[String]) -> Result<Option<Vec<String>>, Error> {
+    if columns.is_empty() {
+        return Ok(None);
+    }
     let mut arrays = Vec::new();
     for name in columns {
         let column = batch.column_by_name(&name.to_uppercase());
@@ -254,6 +235,10 @@ fn connect_error(string: &str, error: &odbc_api::Error) -> Error {
     Error::new(ErrorKind::Source, format!("the ODBC driver `{driver}` is not installed: {hint}"))
 }
 
+fn refused(error: &odbc_api::Error) -> Error {
+    Error::source(format!("the source refused the query: {}", one_line(error)))
+}
+
 fn one_line(error: &odbc_api::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -263,14 +248,14 @@ mod tests {
     use super::*;
     use expect_test::expect;
 
-    fn cursor(columns: &[&str], overlap_s: u64) -> Pull {
-        let columns = columns.iter().map(|name| name.to_string()).collect();
-        Pull::Cursor { query: "SELECT XH, ZHXGSJ FROM T".into(), columns, overlap_s }
+    fn cursor(columns: &[&str], overlap_s: u64) -> Table {
+        let cursor = columns.iter().map(|name| name.to_string()).collect();
+        Table { query: "SELECT XH, ZHXGSJ FROM T".into(), cursor, overlap_s }
     }
 
-    fn check(pull: &Pull, after: &[&str], expected: expect_test::Expect) {
+    fn check(table: &Table, after: &[&str], expected: expect_test::Expect) {
         let after: Vec<_> = after.iter().map(|value| value.to_string()).collect();
-        let (sql, parameters) = statement(pull, &after).expect("a pull has a statement");
+        let (sql, parameters) = table.statement(&after);
         expected.assert_eq(&format!("{sql}\n{parameters:?}"));
     }
 
@@ -305,15 +290,14 @@ mod tests {
 
     #[test]
     fn a_span_goes_on_after_its_last_row() {
-        let columns = ["TS".to_string(), "ID".to_string()];
         let after = ["2026-09-02".to_string(), "7".to_string()];
-        let span = |after| Span { query: "SELECT 1", columns: &columns, from: "2026-09-01", to: "2026-10-01", after };
-        let told =
-            [span(&[]).statement(), span(&after).statement()].map(|(sql, values)| format!("{sql}\n{values:?}\n"));
+        let statement =
+            |after| cursor(&["TS", "ID"], 0).statement_of_span(&Span { from: "2026-09-01", to: "2026-10-01", after });
+        let told = [statement(&[]), statement(&after)].map(|(sql, values)| format!("{sql}\n{values:?}\n"));
         expect![[r#"
-            SELECT * FROM (SELECT 1) q WHERE TS >= ? AND TS < ? ORDER BY TS, ID
+            SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE TS >= ? AND TS < ? ORDER BY TS, ID
             ["2026-09-01", "2026-10-01"]
-            SELECT * FROM (SELECT 1) q WHERE TS >= ? AND TS < ? AND ((TS > ?) OR (TS = ? AND ID > ?)) ORDER BY TS, ID
+            SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE TS >= ? AND TS < ? AND ((TS > ?) OR (TS = ? AND ID > ?)) ORDER BY TS, ID
             ["2026-09-01", "2026-10-01", "2026-09-02", "2026-09-02", "7"]
         "#]]
         .assert_eq(&told.concat());
@@ -333,14 +317,12 @@ mod tests {
     #[test]
     fn a_missing_driver_names_its_package() {
         let settings = SourceSettings {
-            connector: "x".into(),
             connection: Some("Driver=PostgreSQL Nowhere;Server=127.0.0.1".into()),
-            password: Some(schemas::Sensitive::new("secret".into())),
-            poll_s: 1,
-            token_sha256: None,
-            hmac_secret: None,
+            password: Some(Sensitive::new("secret".into())),
+            ..SourceSettings::of("x")
         };
-        let error = Source::connect(&settings).err().expect("no such driver").to_string();
+        let limits = Limits { rows_max: 1, text_bytes_max: 1 };
+        let error = SqlSource::connect(&settings, limits).err().expect("no such driver").to_string();
         expect!["the ODBC driver `postgresql nowhere` is not installed: apt install odbc-postgresql"].assert_eq(&error);
     }
 }

@@ -67,7 +67,7 @@ impl Board {
 
     /// Makes the entry of a table before anything is pulled.
     pub fn register(&self, source: &str, connector: &str, table: &TableMapping) {
-        let is_pulled = !matches!(table.pull, Pull::Push { .. });
+        let is_pulled = table.pull != Pull::Push;
         metrics::register(source, &table.name, is_pulled, table.contract.freshness_s);
         let earlier = self.earlier.get(&format!("{source}/{}", table.name));
         self.update(source, &table.name, |status| {

@@ -6,12 +6,12 @@
 //!
 //! Dead letters are replayed and discarded on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::RecordBatch;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -22,6 +22,7 @@ use axum::routing::{get, post};
 use chrono::Utc;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -30,11 +31,32 @@ use tracing::Instrument;
 
 use super::admin;
 use super::pipeline::{Pipeline, Sent};
+use super::records;
 use super::run::{Extract, PreparedSource};
-use crate::connector::Pull;
+use crate::connector::{Kind, Spec};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::settings::SourceSettings;
+
+/// The keys of a table that is pushed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// A JSON pointer to the records of a body; "" is the whole body.
+    pub records: String,
+    /// Each column's pointer inside a record.
+    pub input: BTreeMap<String, String>,
+}
+
+impl Table {
+    /// The table, or what it lacks.
+    pub(crate) fn checked(self) -> Result<Self, String> {
+        match self.input.is_empty() {
+            true => Err("a pushed table needs `[input]`: column = JSON pointer".into()),
+            false => Ok(self),
+        }
+    }
+}
 
 /// What the handlers share.
 pub(super) struct Receiver {
@@ -177,8 +199,7 @@ fn find<'a>(
     if !is_authentic(&prepared.settings, headers, body) {
         return Err(refused());
     }
-    let is_table =
-        |pipeline: &Pipeline| pipeline.table.name == table && matches!(pipeline.table.pull, Pull::Push { .. });
+    let is_table = |pipeline: &Pipeline| pipeline.table.name == table && prepared.connector.kind == Kind::Webhook;
     let at = prepared.pipelines.iter().position(is_table);
     let missing = || Refusal(StatusCode::NOT_FOUND, format!("source `{source}` takes no pushes for `{table}`"));
     Ok((prepared, at.ok_or_else(missing)?))
@@ -213,11 +234,11 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
 /// The records of a body, as text columns.
 fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordBatch, Refusal> {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
-    let Pull::Push { records, input } = &pipeline.table.pull else {
+    let Spec::Webhook(Table { records: pointer, input }) = &pipeline.table.spec else {
         return Err(bad("this table is not pushed".into()));
     };
     let body: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
-    let found = body.pointer(records).ok_or_else(|| bad(format!("nothing at `{records}` in the body")))?;
+    let found = body.pointer(pointer).ok_or_else(|| bad(format!("nothing at `{pointer}` in the body")))?;
     let records: &[Value] = match found {
         Value::Array(many) => many,
         one => std::slice::from_ref(one),
@@ -226,21 +247,7 @@ fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordB
         let message = format!("{} records in one push, the most is {records_max}: split it", records.len());
         return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, message));
     }
-    let column = |pointer: &str| -> ArrayRef {
-        Arc::new(records.iter().map(|record| record.pointer(pointer).and_then(text)).collect::<StringArray>())
-    };
-    let fields: Vec<_> = input.iter().map(|(name, _)| Field::new(name, DataType::Utf8, true)).collect();
-    let columns = input.iter().map(|(_, pointer)| column(pointer)).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
-        .map_err(|error| internal(Error::internal("read a push", error)))
-}
-
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
+    records::batch(records, input).map_err(internal)
 }
 
 fn not_kept(error: &Error) -> Refusal {

@@ -17,8 +17,9 @@ use campus::database::{self, Databases};
 use campus::plan::Plan;
 use campus::truth::{Stage, TableTruth};
 use chrono::Utc;
-use ingest::connector::{Pull, TableMapping};
-use ingest::extract::sql::{Limits, Source};
+use ingest::connector::{Spec, TableMapping};
+use ingest::extract::source::{Limits, Source};
+use ingest::extract::sql::SqlSource;
 use ingest::functions::Surroundings;
 use ingest::mapping::Mapping;
 use ingest::refine::Refiner;
@@ -105,12 +106,12 @@ fn check(databases: &Databases) -> Result<()> {
     for (name, connection) in sources {
         let connector = Connector::load(&root().join("ingest/connectors"), name, &contracts)?;
         let surroundings = surroundings(&connector);
-        let source = Source::connect(&settings(name, connection))?;
+        let limits = Limits { rows_max: 1000, text_bytes_max: 4096 };
+        let mut source = SqlSource::connect(&settings(name, connection), limits)?;
         for table in &connector.tables {
             let mut taken = Table::new(&connector, table, &surroundings)?;
-            let limits = Limits { rows_max: 1000, text_bytes_max: 4096 };
             let mut outcome = Ok(());
-            source.pull(&table.pull, &[], limits, |batch| {
+            source.pull(table, &[], &mut |batch, _| {
                 outcome = taken.take(&runtime, &batch);
                 Ok(())
             })?;
@@ -135,14 +136,7 @@ fn unknown_codes(connector: &str) -> u64 {
 }
 
 fn settings(connector: &str, connection: &str) -> SourceSettings {
-    SourceSettings {
-        connector: connector.to_string(),
-        connection: Some(connection.to_string()),
-        password: None,
-        poll_s: 1,
-        token_sha256: None,
-        hmac_secret: None,
-    }
+    SourceSettings { connection: Some(connection.to_string()), ..SourceSettings::of(connector) }
 }
 
 #[test]
@@ -183,7 +177,7 @@ fn every_push_becomes_what_it_must() -> Result<()> {
     let live: Vec<_> = campus.live().flat_map(|step| step.pushes).collect();
     for push in campus.history_pushes().chain(live) {
         let (table, taken) = tables.get_mut(push.table).context("a table of the connector")?;
-        let batch = pushed(&table.pull, &serde_json::from_str(&push.body)?)?;
+        let batch = pushed(&table.spec, &serde_json::from_str(&push.body)?)?;
         assert_eq!(batch.num_rows(), push.records);
         taken.take(&runtime, &batch)?;
     }
@@ -196,15 +190,15 @@ fn every_push_becomes_what_it_must() -> Result<()> {
 }
 
 /// A body as the webhook reads it.
-fn pushed(pull: &Pull, body: &Value) -> Result<RecordBatch> {
-    let Pull::Push { records, input } = pull else { anyhow::bail!("not a pushed table") };
-    let found = body.pointer(records).context("no records in the body")?;
+fn pushed(spec: &Spec, body: &Value) -> Result<RecordBatch> {
+    let Spec::Webhook(pushed) = spec else { anyhow::bail!("not a pushed table") };
+    let found = body.pointer(&pushed.records).context("no records in the body")?;
     let records = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
     let column = |pointer: &String| -> ArrayRef {
         Arc::new(records.iter().map(|record| record.pointer(pointer).map(text)).collect::<StringArray>())
     };
-    let fields: Vec<_> = input.iter().map(|(name, _)| Field::new(name, DataType::Utf8, true)).collect();
-    let columns = input.iter().map(|(_, pointer)| column(pointer)).collect();
+    let fields: Vec<_> = pushed.input.keys().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    let columns = pushed.input.values().map(column).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }

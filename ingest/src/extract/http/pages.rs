@@ -1,0 +1,254 @@
+//! From page to page, and from pull to pull.
+//!
+//! What a table says about its pages and the saved cursor enter; requests with their parameters filled in leave, one after
+//! another, and the cursor after each page. A page that comes twice, or a token or id that does not move, is an error: a
+//! walk ends.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Table;
+use crate::connector::Pull;
+use crate::error::Error;
+use crate::extract::overlap::earlier;
+use crate::extract::records;
+
+/// How an interface is paged, and what tells new records from old ones.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Pages {
+    /// What leads to the next page.
+    pub pages: Paging,
+    /// `number`: the first page's.
+    #[serde(default = "first_page_default")]
+    pub first_page: u64,
+    /// `number`: a JSON pointer to whether there are more pages; without it, an empty page is the last.
+    pub more: Option<String>,
+    /// `token`: a JSON pointer in the answer to what `{next}` stands for in the next request; none is the end.
+    pub next: Option<String>,
+    /// `id`: a JSON pointer in a record to what `{id}` stands for after it; records come in its order.
+    pub id: Option<String>,
+    /// What `{id}` stands for before the first record.
+    pub id_first: Option<String>,
+    /// A JSON pointer in a record to its time of change; `{since}` stands for the newest of the pulls before.
+    pub since: Option<String>,
+    /// What `{since}` stands for in the first pull.
+    pub since_first: Option<String>,
+    /// Seconds before the newest time that are asked for again.
+    #[serde(default)]
+    pub overlap_s: u64,
+}
+
+/// What leads from one page to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Paging {
+    /// All records come at once.
+    None,
+    Number,
+    Token,
+    Id,
+}
+
+fn first_page_default() -> u64 {
+    1
+}
+
+const PLACEHOLDERS: [&str; 4] = ["{page}", "{next}", "{id}", "{since}"];
+
+impl Pages {
+    /// Whether the keys belong together, and every placeholder that is needed is in `templates`.
+    pub(super) fn check(&self, pull: &Pull, templates: &[String]) -> Result<(), String> {
+        let (placeholder, key) = match self.pages {
+            Paging::None => ("", None),
+            Paging::Number => ("{page}", None),
+            Paging::Token => ("{next}", Some(("next", &self.next))),
+            Paging::Id => ("{id}", Some(("id", &self.id))),
+        };
+        if let Some((name, None)) = key {
+            return Err(format!("these `pages` need `{name}`, a JSON pointer"));
+        }
+        let is_used = |placeholder: &str| templates.iter().any(|template| template.contains(placeholder));
+        if !is_used(placeholder) {
+            return Err(format!("no parameter in `query` or `body` holds `{placeholder}`"));
+        }
+        if let Some(other) = PLACEHOLDERS[..3].iter().find(|other| **other != placeholder && is_used(other)) {
+            return Err(format!("`{other}` has no value with these `pages`"));
+        }
+        if is_used("{since}") != self.since.is_some() {
+            return Err("`since`, a JSON pointer, and a parameter with `{since}` belong together".into());
+        }
+        match pull {
+            Pull::Cursor if self.since.is_none() && matches!(self.pages, Paging::None | Paging::Number) => {
+                Err("`pull = \"cursor\"` needs `since`, or `pages` by \"token\" or \"id\"".into())
+            }
+            Pull::Snapshot { .. } if self.since.is_some() => {
+                Err("`since` is for `pull = \"cursor\"`: a snapshot brings all records".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request, but for the address and what authenticates it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Request {
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    pub body: Option<Value>,
+}
+
+/// One pull on its way through the pages.
+pub(super) struct Walk<'a> {
+    table: &'a Table,
+    is_cursor: bool,
+    page: u64,
+    next: Option<String>,
+    id: Option<String>,
+    since: Option<String>,
+    /// The newest time of change so far.
+    newest: Option<String>,
+    /// Digests of the pages and tokens that came.
+    seen: HashSet<u64>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(table: &'a Table, pull: &Pull, after: &[String]) -> Self {
+        let pages = &table.pages;
+        let is_cursor = *pull == Pull::Cursor;
+        let saved = after.first().filter(|_| is_cursor).cloned();
+        let mut walk = Self {
+            table,
+            is_cursor,
+            page: pages.first_page,
+            next: None,
+            id: pages.id_first.clone(),
+            since: pages.since_first.clone(),
+            newest: None,
+            seen: HashSet::new(),
+        };
+        match (saved, pages.pages) {
+            (None, _) => {}
+            (Some(saved), _) if pages.since.is_some() => {
+                walk.since = Some(earlier(&saved, pages.overlap_s).unwrap_or_else(|| saved.clone()));
+                walk.newest = Some(saved);
+            }
+            (Some(saved), Paging::Id) => walk.id = Some(saved),
+            (Some(saved), _) => walk.next = Some(saved),
+        }
+        walk
+    }
+
+    /// What to ask next.
+    pub(super) fn request(&self) -> Request {
+        let query = self.table.query.iter();
+        Request {
+            path: self.table.path.clone(),
+            query: query.filter_map(|(name, template)| Some((name.clone(), self.fill(template)?))).collect(),
+            body: self.table.body.as_ref().and_then(|body| self.fill_json(body)),
+        }
+    }
+
+    /// Takes a page; whether there is another.
+    pub(super) fn step(&mut self, page: &Value, records: &[Value]) -> Result<bool, Error> {
+        let wrong = |what: &str| Error::source(format!("{}: {what}", self.table.path));
+        let pages = &self.table.pages;
+        if !records.is_empty() && !self.seen.insert(digest(&records)) {
+            return Err(wrong("the same page comes again: the interface does not understand how it is asked"));
+        }
+        if let Some(pointer) = &pages.since {
+            for time in records.iter().filter_map(|record| records::text(record.pointer(pointer)?)) {
+                if self.newest.as_ref().is_none_or(|newest| is_later(&time, newest)) {
+                    self.newest = Some(time);
+                }
+            }
+        }
+        match pages.pages {
+            Paging::None => Ok(false),
+            Paging::Number => {
+                self.page += 1;
+                let more = pages.more.as_ref().and_then(|pointer| page.pointer(pointer)).and_then(Value::as_bool);
+                Ok(more.unwrap_or(!records.is_empty()))
+            }
+            Paging::Id => {
+                let Some(last) = records.last() else { return Ok(false) };
+                let id = pages.id.as_ref().and_then(|pointer| records::text(last.pointer(pointer)?));
+                let id = id.ok_or_else(|| wrong("the last record of a page has no id"))?;
+                if self.id.as_ref() == Some(&id) {
+                    return Err(wrong("the id of the last record does not move"));
+                }
+                self.id = Some(id);
+                Ok(true)
+            }
+            Paging::Token => {
+                let next = pages.next.as_ref().and_then(|pointer| records::text(page.pointer(pointer)?));
+                let Some(next) = next.filter(|next| !next.is_empty()) else { return Ok(false) };
+                if self.next.as_ref() == Some(&next) && records.is_empty() {
+                    return Ok(false);
+                }
+                if self.next.as_ref() == Some(&next) || !self.seen.insert(digest(&next.as_str())) {
+                    return Err(wrong("the token of the next page does not move"));
+                }
+                self.next = Some(next);
+                Ok(true)
+            }
+        }
+    }
+
+    /// What to save after the page that was taken last.
+    pub(super) fn cursor(&self, is_more: bool) -> Option<Vec<String>> {
+        let pages = &self.table.pages;
+        let value = match pages.pages {
+            _ if !self.is_cursor => None,
+            _ if pages.since.is_some() => self.newest.as_ref().filter(|_| !is_more),
+            Paging::Id => self.id.as_ref(),
+            _ => self.next.as_ref(),
+        };
+        value.map(|value| vec![value.clone()])
+    }
+
+    /// A template with its values; `None` when one is not known yet.
+    fn fill(&self, template: &str) -> Option<String> {
+        let mut text = template.to_string();
+        for placeholder in PLACEHOLDERS.into_iter().filter(|placeholder| template.contains(placeholder)) {
+            let value = match placeholder {
+                "{page}" => Some(self.page.to_string()),
+                "{next}" => self.next.clone(),
+                "{id}" => self.id.clone(),
+                _ => self.since.clone(),
+            };
+            text = text.replace(placeholder, &value?);
+        }
+        Some(text)
+    }
+
+    /// A body with its values. A page number alone is a number there.
+    fn fill_json(&self, template: &Value) -> Option<Value> {
+        Some(match template {
+            Value::String(text) if text == "{page}" => self.page.into(),
+            Value::String(text) => self.fill(text)?.into(),
+            Value::Array(values) => values.iter().filter_map(|value| self.fill_json(value)).collect(),
+            Value::Object(object) => {
+                let filled = object.iter().filter_map(|(name, value)| Some((name.clone(), self.fill_json(value)?)));
+                Value::Object(filled.collect())
+            }
+            other => other.clone(),
+        })
+    }
+}
+
+/// Whole numbers by value, all else as text: times of one format sort as they are written.
+fn is_later(left: &str, right: &str) -> bool {
+    match (left.parse::<i64>(), right.parse::<i64>()) {
+        (Ok(left), Ok(right)) => left > right,
+        _ => left > right,
+    }
+}
+
+fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,151 @@
+//! The boundary of pulled sources: one trait, and the one place that knows who implements it.
+//!
+//! A table of a connector and the cursor that was saved last enter; batches of nullable text columns leave, each with the
+//! cursor after it. A source decides what its cursor is made of (columns, page tokens, files, offsets): to the others it is
+//! a list of texts. It is saved only after the log has every record of the batch, so a source may be stopped at any moment
+//! and is asked again from there; rows that come twice are recognised by key and hash.
+
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::files::FilesSource;
+use super::http::HttpSource;
+use super::secret;
+use super::sql::SqlSource;
+use crate::connector::{Connector, Kind, TableMapping};
+use crate::error::Error;
+use crate::settings::{ExtractSettings, SourceSettings};
+
+/// Takes one batch, which may be empty, and the cursor after it; `None` leaves the cursor where it was. It returns when the
+/// log has every record. Its errors are passed on as they are.
+pub type Each<'a> = &'a mut dyn FnMut(RecordBatch, Option<Vec<String>>) -> Result<(), Error>;
+
+/// A system that is asked for rows. It lives on one thread and may block there, see [`Worker`].
+pub trait Source {
+    /// Asks for as little as shows that `table` would answer.
+    ///
+    /// # Errors
+    /// `Source` with the system's own words, `Settings` with the mend.
+    fn probe(&mut self, table: &TableMapping) -> Result<(), Error>;
+
+    /// Gives `each` what came after the cursor `after`, which is empty before the first pull. A stream gives what has
+    /// come, and returns when nothing more comes for a moment: other tables of the source wait for it.
+    ///
+    /// # Errors
+    /// `Source` when the system fails; whatever `each` returns.
+    fn pull(&mut self, table: &TableMapping, after: &[String], each: Each<'_>) -> Result<Coverage, Error>;
+
+    /// Gives `each` the rest of a span of the past.
+    ///
+    /// # Errors
+    /// As [`Source::pull`]; `Settings` when this kind of source cannot be asked for a span.
+    fn pull_span(&mut self, table: &TableMapping, _span: &Span<'_>, _each: Each<'_>) -> Result<(), Error> {
+        Err(Error::settings(format!("table `{}`: this kind of source cannot be asked for a span", table.name)))
+    }
+
+    /// Whether it is kept until the next pull, or connected anew: no database holds a connection for one that sleeps.
+    fn is_kept(&self) -> bool {
+        true
+    }
+}
+
+/// How much a pull has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// All there was after the cursor: in a snapshot, what was not shown has vanished.
+    Whole,
+    /// Some of it, or nothing because nothing has changed: no row may be taken for gone.
+    Part,
+}
+
+/// A span of the past, `from..to` in the cursor's own terms, after what was got before.
+pub struct Span<'a> {
+    pub from: &'a str,
+    pub to: &'a str,
+    /// Empty before the first row.
+    pub after: &'a [String],
+}
+
+/// The most a source gives at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub rows_max: usize,
+    pub text_bytes_max: usize,
+}
+
+/// What a source works with on its thread: its limits, the runtime, and the wish to stop.
+#[derive(Clone)]
+pub struct Worker {
+    pub limits: Limits,
+    handle: Handle,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Worker {
+    pub fn new(settings: &ExtractSettings, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
+        let limits = Limits { rows_max: settings.batch_rows_max, text_bytes_max: settings.text_bytes_max };
+        Self { limits, handle, shutdown }
+    }
+
+    /// One that nobody stops.
+    pub fn alone(settings: &ExtractSettings, handle: Handle) -> Self {
+        Self::new(settings, handle, watch::channel(false).1)
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+
+    /// # Errors
+    /// `Source` when the process is stopping: a source hands it on.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.is_stopped() {
+            true => Err(stopped()),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs a future to its end, or until the process is stopping.
+    ///
+    /// # Errors
+    /// As [`Worker::check`].
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
+        let mut shutdown = self.shutdown.clone();
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                Ok(_) = shutdown.wait_for(|stop| *stop) => Err(stopped()),
+                output = future => Ok(output),
+            }
+        })
+    }
+
+    /// Sleeps; a process that is stopping wakes it.
+    ///
+    /// # Errors
+    /// As [`Worker::check`].
+    pub fn wait(&self, pause: Duration) -> Result<(), Error> {
+        self.block_on(async { tokio::time::sleep(pause).await })
+    }
+}
+
+fn stopped() -> Error {
+    Error::source("stopped half-way; the rest comes with the next pull")
+}
+
+/// Connects to a source, whatever its kind.
+///
+/// # Errors
+/// `Settings` when something is missing here, `Source` when the system does not answer.
+pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker) -> Result<Box<dyn Source>, Error> {
+    let settings = &secret::resolve(settings, worker)?;
+    match connector.kind {
+        Kind::Sql => Ok(Box::new(SqlSource::connect(settings, worker.limits)?)),
+        Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
+        Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
+        Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
+    }
+}
