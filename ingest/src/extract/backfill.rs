@@ -216,6 +216,7 @@ impl Extract {
             }
             let ready = handle.block_on(pipeline.prepare(&batch, Utc::now()))?;
             let (fresh, repeats) = self.unseen(source, pipeline, ready)?;
+            self.state().check_room()?;
             pipeline.send(&fresh)?;
             let at = sql::last_cursor(&batch, columns)?;
             self.state().change_backfill(backfill.id, |backfill| {
