@@ -31,8 +31,14 @@ async fn strict() -> Option<(School, Client, Truth)> {
     let text = std::fs::read_to_string(&file).expect("the contract");
     assert!(text.contains("maximum: 1000"));
     std::fs::write(&file, text.replace("maximum: 1000", "maximum: 60")).expect("writes");
+    let (settings, strict) = (school.settings(), school.folder.path().join("strict.toml"));
+    let text = std::fs::read_to_string(settings).expect("settings");
+    let ours = format!("schemas_path = \"{}/schemas\"", root.display());
+    assert!(text.contains(&ours));
+    let theirs = format!("schemas_path = \"{}\"", schemas.display());
+    std::fs::write(&strict, text.replace(&ours, &theirs)).expect("writes");
     school.start("extract");
-    school.start_with("land", &[("QUAD_SCHEMAS_PATH", &schemas.to_string_lossy())]);
+    school.start_with("land", &[("QUAD_CONFIG", &strict.to_string_lossy())]);
     school.start("query");
     let (client, truth) = (school.client().await, school.campus.truth(Stage::Filled));
     let courses = &truth.tables[TABLE];
@@ -246,5 +252,11 @@ fn refusals(school: &School, topic: &str, place: &str, at: i64) {
         heard.push_str(&said(school, &output, 64).replace(&format!("offset {at}:"), "offset N:"));
     }
     let (_, number) = place.rsplit_once('/').expect("a place");
-    expect![[r#""#]].assert_eq(&heard.replace(&format!("course/{number}"), "course/N"));
+    expect![[r#"
+        quad: `PREFIX.academic.course` is no partition: say TOPIC/NUMBER, such as quad.academic.grade/2
+        quad: no contract has the topic nowhere.academic.course; see `quad tables`
+        quad: `--to yesterday`: an offset, earliest or latest
+        quad: PREFIX.academic.course/N is at offset N: going back to 0 would land records twice. If the topic was made anew, land under another land.id
+    "#]]
+    .assert_eq(&heard.replace(&format!("course/{number}"), "course/N"));
 }
