@@ -28,7 +28,8 @@ pub struct LandArgs {
     /// Read a table's whole topic again, under the present contract, and switch over to the result in one commit.
     ///
     /// Questions see the table as it was until then, and a landing process goes on beside it. Rows that the topic no longer
-    /// holds are carried over. This is the way to a wider type of a column, or to rows that a mended contract now accepts.
+    /// holds are carried over, and dead letters whose records are rows now are resolved. This is the way to a wider type of a
+    /// column, or to rows that a mended contract now accepts.
     #[arg(long, value_name = "TABLE", conflicts_with = "check")]
     rebuild: Option<String>,
     #[command(subcommand)]
@@ -68,7 +69,7 @@ pub async fn run(settings: Settings, args: LandArgs, exporter: Option<Exporter>)
 async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
     let contracts = Arc::new(settings.contracts()?);
     let contract = contracts.get(table).cloned();
-    let contract = contract.with_context(|| format!("no contract `{table}`; see `quad tables`"))?;
+    let contract = contract.ok_or_else(|| crate::usage(format!("no contract `{table}`; see `quad tables`")))?;
     let land = serve::prepare_land(settings, contracts).await?;
     let mut told = Instant::now();
     let tell = |read: u64, total: u64| {
@@ -77,11 +78,11 @@ async fn rebuild(settings: &Settings, table: &str) -> Result<ExitCode> {
             eprintln!("{table}: {read} of {total} records");
         }
     };
-    let Rebuilt { version, rows, carried, bad, letters } =
+    let Rebuilt { version, rows, carried, bad, letters, resolved } =
         ingest::land::rebuild::rebuild(&land, &contract, tell).await?;
     println!(
         "{table} is rebuilt as version {version}: {rows} rows from the topic, {carried} carried over, {bad} bad records, \
-         {letters} of them new dead letters"
+         {letters} of them new dead letters, {resolved} dead letters resolved"
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemas::Contract;
@@ -176,6 +177,35 @@ pub fn marked(marks: &[Marked], by: &str, now: DateTime<Utc>) -> Result<RecordBa
         ("src_updated_at", text(marks, |_| Some(decided.clone()))),
     ]);
     batch(columns.collect())
+}
+
+/// Letters of landing as their table has them, each with the time it was written, RFC 3339.
+///
+/// # Errors
+/// `Internal` when `batch` is not of that table.
+pub fn stored(batch: &RecordBatch) -> Result<Vec<(Letter, String)>, Error> {
+    let column = |name: &str| {
+        let column = batch.column_by_name(name).ok_or_else(|| Error::internal("read letters", format!("no {name}")))?;
+        cast(column, &DataType::Utf8).map_err(|error| Error::internal("read letters", error))
+    };
+    let names = ["source", "target", "topic", "letter_partition", "letter_offset", "rule", "field", "message", "bytes"];
+    let columns = names.map(column).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let occurred_at = column("occurred_at")?;
+    let value = |column: &ArrayRef, row: usize| {
+        let text = column.as_string::<i32>();
+        if text.is_null(row) { String::new() } else { text.value(row).to_string() }
+    };
+    let letter = |row: usize| {
+        let mut values = columns.iter().map(|column| value(column, row));
+        let mut next = || values.next().unwrap_or_default();
+        let (source, target, topic) = (next(), next(), next());
+        let (partition, offset) = (next().parse().unwrap_or_default(), next().parse().unwrap_or_default());
+        let place = Some(Place { topic, partition, offset });
+        let (rule, field, message, bytes) = (next(), next(), next(), next());
+        let letter = Letter { stage: Stage::Land, source, target, place, rule, field, message, bytes };
+        (letter, value(&occurred_at, row))
+    };
+    Ok((0..batch.num_rows()).map(letter).collect())
 }
 
 /// What a letter says, but when.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 use schemas::{Checker, Contract, Encoder, Violation, coerce, record};
 use topic::Message;
@@ -45,6 +45,8 @@ pub struct Refined {
     pub key: String,
     /// The content hash: equal rows are equal, whenever they come.
     pub hash: String,
+    /// When the row changed at its source, in microseconds since 1970.
+    pub updated_us: Option<i64>,
     pub value: bytes::Bytes,
     /// The source row it came from.
     pub row: usize,
@@ -108,9 +110,12 @@ impl Refiner {
         let values = self.encoder.values(&records.batch)?;
         let keys = self.encoder.keys(&records.batch)?;
         let hashes = records.batch.column_by_name("raw_hash").expect("the envelope has a hash").as_string::<i32>();
+        let updated = records.batch.column_by_name("src_updated_at").expect("the envelope has a change time");
+        let updated = updated.as_primitive::<TimestampMicrosecondType>();
         let refined = keys.into_iter().zip(values.iter()).enumerate().map(|(at, (key, value))| Refined {
             key,
             hash: hashes.value(at).to_string(),
+            updated_us: updated.is_valid(at).then(|| updated.value(at)),
             value,
             row: records.rows[at],
         });

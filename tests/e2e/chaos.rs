@@ -3,6 +3,7 @@
 //! `./dev chaos` runs the same for as long as one likes.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use chaos::{Plan, Verdict};
 
@@ -43,7 +44,12 @@ fn every_record_lands_once_in_a_storm() {
         verdict.account.findings
     );
     assert!(verdict.account.records >= verdict.acknowledged, "the log has every acknowledged record");
-    assert!(verdict.blows.len() >= 8 && verdict.poisoned > 0, "{:?}", verdict.blows);
+    assert!(verdict.blows.len() >= 10 && verdict.poisoned > 0, "{:?}", verdict.blows);
+    let disorder = &verdict.disorder;
+    for count in [&disorder.repeated, &disorder.reordered, &disorder.corrected] {
+        assert!(count.load(Ordering::Relaxed) > 0, "{disorder:?}");
+    }
+    assert!(verdict.account.late > 0 && verdict.account.odd_times > 0, "{:?}", verdict.account);
 }
 
 #[test]
@@ -55,7 +61,8 @@ fn every_record_lands_once_while_the_object_storage_fails() {
         verdict.account.findings
     );
     let store = verdict.store;
-    assert!(store.error_before > 0 && store.error_after + store.cut_after > 0 && store.slow > 0, "{store:?}");
+    assert!(store.error_before > 0 && store.error_after + store.cut_after > 0, "{store:?}");
+    assert!(store.torn > 0 && store.slow > 0, "{store:?}");
 }
 
 #[test]

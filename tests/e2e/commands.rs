@@ -2,9 +2,10 @@
 
 use std::process::Output;
 
+use campus::settings::sha256;
 use expect_test::{Expect, expect};
 
-use crate::school::{School, TOKEN, sha256};
+use crate::school::{School, TOKEN};
 
 fn check(output: &Output, code: i32, expected: Expect) {
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -25,7 +26,7 @@ fn mistaken(from: &str, to: &str) -> School {
 fn wrong_settings_exit_64_and_name_the_key() {
     let cases = [
         ("batch_age_ms_max = 200", "batch_age_ms_max = -1"),
-        ("[land]", "[land]\nno_such_key = 1"),
+        ("land.batch_age", "land.no_such_key = 1\nland.batch_age"),
         ("kind = \"embedded\"", "kind = \"carrier pigeon\""),
         ("role = \"admin\"", "role = \"king\""),
     ];

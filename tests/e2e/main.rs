@@ -8,8 +8,10 @@ mod backfill;
 mod chaos;
 mod commands;
 mod day;
+mod disk;
 mod doors;
 mod lake;
+mod land;
 mod letters;
 #[path = "../tidy/promql.rs"]
 mod promql;

@@ -12,8 +12,8 @@ use campus::database::{self, Databases};
 use campus::http::Http;
 use campus::plan::Plan;
 use campus::push::Pusher;
+use campus::settings::Settings;
 use campus::truth::Truth;
-use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// Good for every door.
@@ -74,63 +74,34 @@ impl School {
     }
 
     fn toml(&self) -> String {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (here, root) = (self.folder.path().display(), root.display());
+        let here = self.folder.path();
         let topic = match &self.kafka {
-            Some(brokers) => format!("kind = \"kafka\"\nkafka.brokers = \"{brokers}\""),
-            None => "kind = \"embedded\"".to_string(),
+            Some(brokers) => format!("topic.kind = \"kafka\"\ntopic.kafka.brokers = \"{brokers}\""),
+            None => "topic.kind = \"embedded\"".to_string(),
         };
-        let source = |id: &str, connector: &str, connection: &str| {
-            format!("[sources.{id}]\nconnector = \"{connector}\"\nconnection = '{connection}'\npoll_s = 1\n")
-        };
-        let sources = [
-            source("affairs", "student_affairs_zf", &self.databases.student_affairs),
-            source("academic", "academic_zf", &self.databases.academic),
-            source("logistics", "logistics_ecard", &self.databases.logistics),
-        ];
         // On a broker that others use too, the ports keep runs apart.
-        format!(
-            r#"
-schemas_path = "{root}/schemas"
-topic_prefix = "e2e-{grpc}-{pg}-{http}"
-[observe]
-http_listen = ""
-[topic]
-{topic}
-embedded.path = "{here}/topic"
-[lake]
-path = "{here}/lake"
-[extract]
-state_path = "{here}/extract"
-connectors_path = "{root}/ingest/connectors"
-http_listen = "127.0.0.1:{http}"
-retry_ms_max = 1000
-[land]
-batch_age_ms_max = 200
-[query]
-grpc_listen = "127.0.0.1:{grpc}"
-pg_listen = "127.0.0.1:{pg}"
-refresh_ms = 100
-profile_dir = "{root}/query/profile"
-[access.tokens.e2e]
-role = "admin"
-sha256 = "{admin}"
-[access.tokens.ann]
-role = "analyst"
-sha256 = "{analyst}"
-{sources}
-[sources.gates]
-connector = "access_hikvision"
-token_sha256 = "{gate}"
-"#,
-            http = self.http,
-            grpc = self.grpc,
-            pg = self.pg,
-            admin = sha256(TOKEN),
-            analyst = sha256(ANALYST_TOKEN),
-            gate = sha256(GATE_TOKEN),
-            sources = sources.join(""),
-        )
+        let (prefix, shown) = (self.topic_prefix(), here.display());
+        let more = format!(
+            "topic_prefix = \"{prefix}\"\n{topic}\ntopic.embedded.path = \"{shown}/topic\"\n\
+             land.batch_age_ms_max = 200\nquery.refresh_ms = 100"
+        );
+        Settings {
+            root: Path::new(env!("CARGO_MANIFEST_DIR")),
+            state: &here.join("extract"),
+            lake: &format!("{shown}/lake"),
+            databases: &self.databases,
+            http: self.http,
+            grpc: self.grpc,
+            pg: self.pg,
+            gate_token: GATE_TOKEN,
+            tokens: &[("e2e", "admin", TOKEN), ("ann", "analyst", ANALYST_TOKEN)],
+            more: &more,
+        }
+        .toml()
+    }
+
+    pub fn topic_prefix(&self) -> String {
+        format!("e2e-{}-{}-{}", self.grpc, self.pg, self.http)
     }
 
     /// `quad` with these settings and `arguments`.
@@ -285,10 +256,6 @@ impl Drop for School {
             let _ = child.wait();
         }
     }
-}
-
-pub fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn free_port() -> u16 {

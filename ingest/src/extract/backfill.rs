@@ -207,6 +207,7 @@ impl Extract {
             source.check_open(Utc::now())?;
             let ready = worker.block_on(pipeline.prepare(&batch, Utc::now()))??;
             let (fresh, repeats) = self.unseen(source, pipeline, ready)?;
+            self.state().check_room()?;
             pipeline.send(&fresh)?;
             self.state().change_backfill(backfill.id, |backfill| {
                 backfill.rows += batch.num_rows() as u64;

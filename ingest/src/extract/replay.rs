@@ -248,7 +248,8 @@ impl Extract {
             }
             let pull = letter.map_or(cursor.pull, |letter| letter.pull);
             extract.log.append(&passed.contract.topic(), vec![passed.record.message(Utc::now())])?;
-            memory.remember(&passed.key, &Seen { hash: passed.record.hash.clone(), pull })?;
+            let updated_us = passed.record.updated_us.max(row.and_then(|row| row.updated_us));
+            memory.remember(&passed.key, &Seen { hash: passed.record.hash.clone(), pull, updated_us })?;
             Ok("replayed")
         });
         taken.await.map_err(|error| Error::internal("replay a letter", error))?

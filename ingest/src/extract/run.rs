@@ -23,7 +23,7 @@ use topic::Log;
 use super::pipeline::{Pipeline, Ready, Sent};
 use super::schedule::Schedule;
 use super::source::{self, Coverage, Source, Worker};
-use super::state::{Cursor, Seen, State, TableState};
+use super::state::{Cursor, Seen, State, TableState, Vanished};
 use super::status::Board;
 use super::webhook;
 use crate::connector::{Connector, Pull};
@@ -341,26 +341,28 @@ impl TablePull<'_> {
     /// Sends what is new in a batch, then saves what was sent.
     fn send(&mut self, ready: Ready, cursor: &Cursor, pull: u64) -> Result<(), Error> {
         let mut known: HashMap<String, Seen> = HashMap::new();
-        let mut is_new = |key: String, hash: &str| -> Result<bool, Error> {
-            let before = match known.get(&key) {
-                Some(seen) => Some(seen.hash.clone()),
-                None => self.state.seen(&key)?.map(|seen| seen.hash),
+        let mut is_new = |key: String, hash: &str, updated_us: Option<i64>| -> Result<bool, Error> {
+            let before = match known.remove(&key) {
+                Some(seen) => Some(seen),
+                None => self.state.seen(&key)?,
             };
-            known.insert(key, Seen { hash: hash.to_string(), pull });
-            Ok(before.as_deref() != Some(hash))
+            let updated_us = updated_us.max(before.as_ref().and_then(|seen| seen.updated_us));
+            known.insert(key, Seen { hash: hash.to_string(), pull, updated_us });
+            Ok(before.is_none_or(|seen| seen.hash != hash))
         };
         let total = ready.records.len() + ready.letters.len();
         let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
         for record in ready.records {
-            if is_new(record.key.clone(), &record.hash)? {
+            if is_new(record.key.clone(), &record.hash, record.updated_us)? {
                 fresh.records.push(record);
             }
         }
         for letter in ready.letters {
-            if is_new(format!("{LETTER}{}", letter.id()), "")? {
+            if is_new(format!("{LETTER}{}", letter.id()), "", None)? {
                 fresh.letters.push(letter);
             }
         }
+        self.state.check_room()?;
         self.pipeline.send(&fresh)?;
         self.sent.records += fresh.records.len();
         self.sent.letters += fresh.letters.len();
@@ -378,17 +380,17 @@ impl TablePull<'_> {
         }
         let (vanished, known) = self.state.unseen_since(cursor.pull)?;
         if let Pull::Snapshot { deletes_share_max } = self.pipeline.table.pull {
-            let keys: Vec<_> = vanished.iter().filter(|key| !key.starts_with(LETTER)).cloned().collect();
-            let share = keys.len() as f64 / known.max(1) as f64;
+            let rows: Vec<_> = vanished.iter().filter(|row| !row.key.starts_with(LETTER)).collect();
+            let share = rows.len() as f64 / known.max(1) as f64;
             if share > deletes_share_max {
                 return Err(Error::source(format!(
                     "{} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
                      deletes_share_max of this table in the connector",
-                    keys.len()
+                    rows.len()
                 )));
             }
-            if !keys.is_empty() {
-                let deletes = deletes(self.pipeline.contract(), &keys)?;
+            if !rows.is_empty() {
+                let deletes = deletes(self.pipeline.contract(), &rows)?;
                 let ready = self.pipeline.prepare_mapped(deletes, Utc::now())?;
                 self.pipeline.send(&ready)?;
                 self.sent.records += ready.records.len();
@@ -401,17 +403,19 @@ impl TablePull<'_> {
 /// Marks a letter among the keys that were seen; no contract key begins with it.
 pub(super) const LETTER: &str = "\u{1}letter/";
 
-/// Rows that delete `keys`: the key's fields and `op` = D.
-fn deletes(contract: &Contract, keys: &[String]) -> Result<RecordBatch, Error> {
+/// Rows that delete: the key's fields, `op` = D, and the change time of the version that is deleted. So the delete wins over
+/// that version by its place in the log, and a row that comes back wins over the delete, whatever any clock says.
+fn deletes(contract: &Contract, rows: &[&Vanished]) -> Result<RecordBatch, Error> {
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (at, name) in contract.key.iter().enumerate() {
         fields.push(Field::new(name, DataType::Utf8, true));
-        columns.push(Arc::new(keys.iter().map(|key| key.split('|').nth(at)).collect::<StringArray>()));
+        columns.push(Arc::new(rows.iter().map(|row| row.key.split('|').nth(at)).collect::<StringArray>()));
     }
     fields.push(Field::new("op", DataType::Utf8, true));
-    columns.push(Arc::new(StringArray::from(vec!["D"; keys.len()])));
+    columns.push(Arc::new(StringArray::from(vec!["D"; rows.len()])));
     fields.push(Field::new("src_updated_at", DataType::Utf8, true));
-    columns.push(Arc::new(StringArray::from(vec![Utc::now().to_rfc3339(); keys.len()])));
+    let updated = |row: &&Vanished| Some(DateTime::from_timestamp_micros(row.updated_us?)?.to_rfc3339());
+    columns.push(Arc::new(rows.iter().map(updated).collect::<StringArray>()));
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| Error::internal("delete rows", error))
 }

@@ -126,7 +126,10 @@ impl Lane {
 
     async fn take_over(&mut self, oldest: &BTreeMap<i32, i64>) -> Result<BTreeMap<i32, i64>, Error> {
         let positions = self.appender.take(&self.topic, oldest).await?;
-        self.shared.letters.lock().await.take(&self.topic, oldest).await?;
+        if !self.shared.land.is_letters(&self.contract) {
+            // Their own table's positions are this lane's: it commits letters about letters itself.
+            self.shared.letters.lock().await.take(&self.topic, oldest).await?;
+        }
         self.shared.ledger.take(self.appender.table(), &self.topic, oldest, &positions).await?;
         for (&partition, &offset) in &positions {
             self.shared.land.landing.position(&self.contract.name(), partition, offset);
@@ -137,7 +140,9 @@ impl Lane {
     async fn give_up(&mut self, partitions: &[i32]) -> Result<(), Error> {
         self.commit().await?;
         self.appender.give_up(&self.topic, partitions);
-        self.shared.letters.lock().await.give_up(&self.topic, partitions);
+        if !self.shared.land.is_letters(&self.contract) {
+            self.shared.letters.lock().await.give_up(&self.topic, partitions);
+        }
         self.shared.ledger.give_up(&self.topic, partitions).await?;
         for &partition in partitions {
             self.shared.land.landing.lost(&self.contract.name(), partition);

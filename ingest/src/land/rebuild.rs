@@ -2,15 +2,18 @@
 //!
 //! A table and a log enter; the records up to the table's position are decoded and checked again, rows that the log no
 //! longer holds are carried over, and one commit switches over. Landing goes on meanwhile. Records that are bad now and
-//! were not before become letters; those that are letters already are not written twice.
+//! were not before become letters; those that are letters already are not written twice, and open letters whose records are
+//! rows now are marked as resolved.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use chrono::Utc;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{Expr, SessionContext, col, lit};
 use futures::StreamExt;
 use lake::Rebuild;
@@ -18,13 +21,17 @@ use schemas::{Contract, Decoder};
 use topic::{Log, Position, Subscription};
 
 use super::letters::LetterBox;
+use super::own::OwnTable;
 use super::sieve::Sieve;
 use super::{Land, writers};
 use crate::error::{Error, ErrorKind};
-use crate::letter::{self, Letter};
+use crate::letter::{self, Fate, Letter, Marked};
 
 /// Records in one batch.
 const BATCH_RECORDS_MAX: usize = 16 * 1024;
+
+/// Who has resolved the letters that a rebuild made good.
+const BY: &str = "quad land --rebuild";
 
 /// The longest that the log may stay silent about records that it holds.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
@@ -39,6 +46,8 @@ pub struct Rebuilt {
     /// Records that break the contract, and how many of them were no letters before.
     pub bad: u64,
     pub letters: u64,
+    /// Open letters whose records are rows now.
+    pub resolved: u64,
 }
 
 /// Rebuilds the table of `contract`; `tell` hears how many records have been read, of how many.
@@ -61,6 +70,7 @@ pub async fn rebuild(
     let sieve = Sieve::new(contract.clone(), land.timezone)?;
     let mut letters = Vec::new();
     let decoder = writers::decoder(&land.lake, contract).await?;
+    let read_again = spans.clone();
     let mut reading = read(land.log.clone(), contract.topic(), decoder, spans);
     let mut read = 0;
     while let Some(part) = reading.recv().await {
@@ -77,9 +87,12 @@ pub async fn rebuild(
     if read < total {
         return Err(Error::new(ErrorKind::Log, format!("the log gave {read} of {total} records of {name}; try again")));
     }
+    let place = |letter: &Letter| letter.place.as_ref().map(|at| (at.partition, at.offset));
+    let bad: HashSet<(i32, i64)> = letters.iter().filter_map(place).collect();
     rebuilt.bad = letters.len() as u64;
     rebuilt.letters = write_letters(land, contract, letters).await?;
     (rebuilt.version, _) = rebuild.finish().await?;
+    rebuilt.resolved = resolve_letters(land, contract, |at| !bad.contains(&at) && is_read(&read_again, at)).await?;
     Ok(rebuilt)
 }
 
@@ -221,24 +234,67 @@ async fn write_letters(land: &Land, contract: &Contract, mut letters: Vec<Letter
     Ok(letters.len() as u64)
 }
 
+fn is_read(spans: &BTreeMap<i32, std::ops::Range<i64>>, (partition, offset): (i32, i64)) -> bool {
+    spans.get(&partition).is_some_and(|span| span.contains(&offset))
+}
+
+/// Marks the open letters of a topic at places where there `is_row` now; how many.
+async fn resolve_letters(land: &Land, contract: &Contract, is_row: impl Fn((i32, i64)) -> bool) -> Result<u64, Error> {
+    let mut own = OwnTable::open(land, letter::CONTRACT).await?;
+    let mut resolved = 0;
+    let Some(mut open) = open_letters(land, contract).await? else { return Ok(0) };
+    while let Some(batch) = open.next().await {
+        let letters = letter::stored(&batch.map_err(unreadable)?)?;
+        let places = |mark: &Marked| mark.letter.place.as_ref().map_or((0, 0), |at| (at.partition, at.offset));
+        let note = "its record is a row since the table was rebuilt".to_string();
+        let mark = |(letter, occurred_at)| Marked { letter, occurred_at, fate: Fate::Resolved, note: note.clone() };
+        let marks: Vec<Marked> = letters.into_iter().map(mark).filter(|mark| is_row(places(mark))).collect();
+        if marks.is_empty() {
+            continue;
+        }
+        let partitions = Int32Array::from_iter_values(marks.iter().map(|mark| places(mark).0));
+        let offsets = Int64Array::from_iter_values(marks.iter().map(|mark| places(mark).1));
+        own.appender.write(own.rows(letter::marked(&marks, BY, Utc::now())?, partitions, offsets)?).await?;
+        resolved += marks.len() as u64;
+    }
+    if resolved > 0 {
+        own.commit(&[]).await?;
+    }
+    Ok(resolved)
+}
+
+/// The letters of a topic's records whose fate is not decided.
+async fn open_letters(land: &Land, contract: &Contract) -> Result<Option<SendableRecordBatchStream>, Error> {
+    let Some(snapshot) = land.lake.snapshot(&*letter::contract(&land.contracts)?).await? else { return Ok(None) };
+    let context = SessionContext::new();
+    let sql = format!(
+        "SELECT * FROM letter WHERE topic = '{}' AND stage = 'land' AND state IS NULL \
+         AND letter_id NOT IN (SELECT letter_id FROM letter WHERE state IS NOT NULL)",
+        contract.topic()
+    );
+    context.register_table("letter", snapshot.provider).map_err(unreadable)?;
+    let frame = context.sql(&sql).await.map_err(unreadable)?;
+    frame.execute_stream().await.map(Some).map_err(unreadable)
+}
+
+fn unreadable(error: datafusion::error::DataFusionError) -> Error {
+    let message = "could not read the dead letters".to_string();
+    Error { kind: ErrorKind::Lake, message, source: Some(Box::new(error)) }
+}
+
 /// The places of a topic that have a letter.
 async fn places(land: &Land, contract: &Contract) -> Result<HashSet<(i32, i64)>, Error> {
-    let failed = |error: datafusion::error::DataFusionError| Error {
-        kind: ErrorKind::Lake,
-        message: "could not read the dead letters".to_string(),
-        source: Some(Box::new(error)),
-    };
     let Some(snapshot) = land.lake.snapshot(&*letter::contract(&land.contracts)?).await? else {
         return Ok(HashSet::new());
     };
     let of_topic = col("topic").eq(lit(contract.topic())).and(col("stage").eq(lit("land")));
     let columns = vec![col("letter_partition"), col("letter_offset")];
     let frame = SessionContext::new().read_table(snapshot.provider);
-    let frame = frame.and_then(|frame| frame.filter(of_topic)?.select(columns)).map_err(failed)?;
+    let frame = frame.and_then(|frame| frame.filter(of_topic)?.select(columns)).map_err(unreadable)?;
     let mut places = HashSet::new();
-    for batch in frame.collect().await.map_err(failed)? {
+    for batch in frame.collect().await.map_err(unreadable)? {
         let partitions = batch.column(0).as_primitive::<Int32Type>();
-        let offsets = cast(batch.column(1), &DataType::Int64).map_err(|error| failed(error.into()))?;
+        let offsets = cast(batch.column(1), &DataType::Int64).map_err(|error| unreadable(error.into()))?;
         let offsets = offsets.as_primitive::<Int64Type>();
         places.extend(partitions.values().iter().copied().zip(offsets.values().iter().copied()));
     }

@@ -68,7 +68,14 @@ async fn each_row_lands_once_while_one_request_in_five_fails() {
     let (place, contract) = (Place::s3().await, contract("access_control.access_event"));
     let server = place.server.as_ref().expect("a server");
     let mut appender = appender(&place.lake, &contract).await;
-    server.set_faults(Faults { seed: 4, error_before: 0.1, error_after: 0.05, cut_after: 0.05, ..Faults::default() });
+    server.set_faults(Faults {
+        seed: 4,
+        error_before: 0.1,
+        error_after: 0.05,
+        cut_after: 0.05,
+        torn: 0.05,
+        ..Faults::default()
+    });
     let (mut offset, mut failures) = (0, 0);
     while offset < 100 {
         let outcome = match appender.write(rows(&contract, offset, 5)).await {
@@ -91,7 +98,7 @@ async fn each_row_lands_once_while_one_request_in_five_fails() {
     }
     let counts = server.counts();
     server.set_faults(Faults::default());
-    assert!(counts.error_before > 0 && counts.error_after > 0 && counts.cut_after > 0, "{counts:?}");
+    assert!(counts.error_before > 0 && counts.error_after > 0 && counts.cut_after > 0 && counts.torn > 0, "{counts:?}");
     assert_eq!((landed(&place.lake, &contract).await, count(&place.lake, &contract).await), (Some(100), 100));
 }
 

@@ -42,6 +42,7 @@ pub mod push;
 pub mod random;
 pub mod record;
 pub mod registry;
+pub mod settings;
 pub mod source;
 pub mod spending;
 pub mod truth;

@@ -130,10 +130,19 @@ impl Stage {
     /// # Errors
     /// What a database or the webhook says.
     pub fn play(&mut self, step: &Step) -> anyhow::Result<()> {
+        self.write(step)?;
+        step.pushes.iter().try_for_each(|push| self.push(push))
+    }
+
+    /// Plays what a step does to the databases.
+    ///
+    /// # Errors
+    /// What a database says.
+    pub fn write(&mut self, step: &Step) -> anyhow::Result<()> {
         for (system, writes) in &step.writes {
             let database = self.databases.iter().find(|(other, _)| other == system).map(|(_, database)| database);
             database.expect("every system is open").apply(step.at, writes)?;
         }
-        step.pushes.iter().try_for_each(|push| self.push(push))
+        Ok(())
     }
 }

@@ -3,14 +3,16 @@
 //! A log and a lake enter; what is missing, stands twice or differs leaves, in words. It asks neither landing nor the
 //! query service: positions, rows and letters are counted from the topics and the tables' files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
+use chrono::{DateTime, Utc};
 use datafusion::prelude::SessionContext;
 use lake::Lake;
 use schemas::{Contract, Contracts, Decoder};
@@ -33,18 +35,31 @@ pub struct Account {
     /// Records that are neither row nor letter; and those that are there more than once.
     pub lost: u64,
     pub repeated: u64,
+    /// Versions that came after a newer one of their key: no table may show them.
+    pub late: u64,
+    /// Commits whose time lies before or after the run: their process's clock was wrong.
+    pub odd_times: u64,
     /// What is wrong, in words, with examples.
     pub findings: Vec<String>,
 }
 
+/// Where in the log the rows are that a table shows, partition and offset, by table.
+pub type Shown = BTreeMap<String, BTreeSet<(i64, i64)>>;
+
 /// Where each record of a partition went: counts by offset.
 type Places = BTreeMap<(String, i32), Vec<u32>>;
 
-/// Holds the log against the lake.
+/// Holds the log against the lake, and what tables show against what was received, after a run that took `time`.
 ///
 /// # Errors
 /// One of them cannot be read.
-pub async fn check(log: &Arc<dyn Log>, lake: &Lake, contracts: &Contracts) -> Result<Account> {
+pub async fn check(
+    log: &Arc<dyn Log>,
+    lake: &Lake,
+    contracts: &Contracts,
+    shown: &Shown,
+    time: Range<DateTime<Utc>>,
+) -> Result<Account> {
     let mut account = Account::default();
     let mut places = Places::new();
     for contract in contracts.iter() {
@@ -75,6 +90,13 @@ pub async fn check(log: &Arc<dyn Log>, lake: &Lake, contracts: &Contracts) -> Re
     }
     account.findings.extend(contents(log, lake, contracts).await?);
     account.findings.extend(ledger(lake, contracts, &places).await?);
+    for (table, shown) in shown {
+        let contract = contracts.get(table).context("no such table")?;
+        let (latest, late) = latest(lake, contract).await?;
+        account.late += late;
+        account.findings.extend(differs(table, &latest, shown));
+    }
+    account.odd_times = odd_times(lake, contracts, time).await?;
     Ok(account)
 }
 
@@ -181,6 +203,62 @@ fn written(log: &Arc<dyn Log>, contract: &Contract) -> Result<BTreeMap<(i64, i64
         }
     }
     Ok(records)
+}
+
+/// The newest version of each key by the contract's ordering, then by place, without deletes; and how many versions came
+/// after a newer one.
+async fn latest(lake: &Lake, contract: &Contract) -> Result<(BTreeSet<(i64, i64)>, u64)> {
+    let Some(snapshot) = lake.snapshot(contract).await? else { return Ok(Default::default()) };
+    let context = SessionContext::new();
+    context.register_table("t", snapshot.provider)?;
+    let key: Vec<String> = contract.key.iter().map(|column| format!("CAST(\"{column}\" AS VARCHAR)")).collect();
+    let sql = format!(
+        "SELECT concat_ws('|', {}), CAST(src_updated_at AS BIGINT), kafka_partition, kafka_offset, op FROM t \
+         ORDER BY kafka_partition, kafka_offset",
+        key.join(", ")
+    );
+    let mut newest: BTreeMap<String, (Option<i64>, (i64, i64), bool)> = BTreeMap::new();
+    let mut late = 0;
+    for batch in context.sql(&sql).await?.collect().await? {
+        let keys = cast(batch.column(0), &DataType::Utf8)?;
+        let operations = cast(batch.column(4), &DataType::Utf8)?;
+        let (keys, operations) = (keys.as_string::<i32>(), operations.as_string::<i32>());
+        let updated = batch.column(1).as_primitive::<Int64Type>();
+        let places = [column(&batch, 2)?, column(&batch, 3)?];
+        for at in 0..batch.num_rows() {
+            let updated = (!updated.is_null(at)).then(|| updated.value(at));
+            let version = (updated, (places[0][at], places[1][at]), operations.value(at) == "D");
+            match newest.get(keys.value(at)) {
+                Some((newer, ..)) if *newer > updated => late += 1,
+                _ => drop(newest.insert(keys.value(at).to_string(), version)),
+            }
+        }
+    }
+    let is_there = |(_, place, is_deleted): (Option<i64>, (i64, i64), bool)| (!is_deleted).then_some(place);
+    Ok((newest.into_values().filter_map(is_there).collect(), late))
+}
+
+/// That a table shows the newest versions, and nothing else.
+fn differs(table: &str, latest: &BTreeSet<(i64, i64)>, shown: &BTreeSet<(i64, i64)>) -> Option<String> {
+    let missing: Vec<_> = latest.difference(shown).collect();
+    let wrong: Vec<_> = shown.difference(latest).collect();
+    (missing.len() + wrong.len() > 0).then(|| {
+        format!(
+            "{table}: {} newest versions are not shown, e.g. {:?}; {} others are, e.g. {:?}",
+            missing.len(),
+            &missing[..missing.len().min(EXAMPLES_MAX)],
+            wrong.len(),
+            &wrong[..wrong.len().min(EXAMPLES_MAX)]
+        )
+    })
+}
+
+/// Commits whose time, by the clock of the process that made them, is none of the run.
+async fn odd_times(lake: &Lake, contracts: &Contracts, time: Range<DateTime<Utc>>) -> Result<u64> {
+    let contract = contracts.get("platform.ledger").context("no contract of the ledger")?;
+    let times = numbers(lake, contract, "SELECT CAST(committed_at AS BIGINT), 0 FROM t").await?;
+    let (from, to) = (time.start.timestamp_micros(), time.end.timestamp_micros());
+    Ok(times.iter().filter(|(at, _)| !(from..to).contains(at)).count() as u64)
 }
 
 /// That the ledger's ranges of each partition follow each other from the first offset to the last, without gap or overlap.

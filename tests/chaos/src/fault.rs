@@ -29,11 +29,16 @@ pub enum Blow {
     KillBroker,
     FreezeBroker,
     /// The lake's disk is full for a moment.
-    FullDisk,
+    FullLake,
+    /// The disk of extract's cursors is full for a moment.
+    FullState,
+    /// The wall clock of extract jumps by minutes to hours, forwards or back, and stays there.
+    JumpExtract,
+    JumpLand,
 }
 
 /// How often each is drawn, out of the sum of all.
-const WEIGHTS: [(Blow, u64); 9] = [
+const WEIGHTS: [(Blow, u64); 12] = [
     (Blow::KillExtract, 4),
     (Blow::FreezeExtract, 2),
     (Blow::KillLand, 8),
@@ -42,11 +47,17 @@ const WEIGHTS: [(Blow, u64); 9] = [
     (Blow::Rebalance, 3),
     (Blow::KillBroker, 1),
     (Blow::FreezeBroker, 2),
-    (Blow::FullDisk, 2),
+    (Blow::FullLake, 2),
+    (Blow::FullState, 2),
+    (Blow::JumpExtract, 3),
+    (Blow::JumpLand, 4),
 ];
 
 /// Longer than the session timeout of the group: the partitions have moved when the zombie wakes up.
 const ZOMBIE_SLEEP: Duration = Duration::from_millis(8_500);
+
+/// The furthest that a clock is off.
+pub const JUMP_S_MAX: i64 = 6 * 3_600;
 
 impl fmt::Display for Blow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,7 +70,10 @@ impl fmt::Display for Blow {
             Self::Rebalance => "land leaves and joins",
             Self::KillBroker => "SIGKILL of the broker",
             Self::FreezeBroker => "SIGSTOP of the broker",
-            Self::FullDisk => "full disk",
+            Self::FullLake => "full disk below the lake",
+            Self::FullState => "full disk below extract's state",
+            Self::JumpExtract => "clock jump of extract",
+            Self::JumpLand => "clock jump of land",
         })
     }
 }
@@ -113,10 +127,27 @@ impl Storm {
                 std::thread::sleep(moment);
                 world.broker("start")?;
             }
-            Blow::FullDisk if world.has_disk => fill_disk(world, moment)?,
-            Blow::FullDisk => return Ok(()),
+            Blow::FullLake | Blow::FullState => {
+                let disk = if blow == Blow::FullLake { &world.lake_disk } else { &world.state_disk };
+                let Some(disk) = disk else { return Ok(()) };
+                disk.fill()?;
+                std::thread::sleep(moment);
+                disk.free()?;
+            }
+            Blow::JumpExtract => self.jump(world, "extract", moment)?,
+            Blow::JumpLand => self.jump(world, &land, moment)?,
         }
         *self.dealt.entry(blow).or_default() += 1;
+        Ok(())
+    }
+
+    fn jump(&mut self, world: &World, name: &str, moment: Duration) -> Result<()> {
+        world.set_clock(name, self.random.between(-JUMP_S_MAX, JUMP_S_MAX))?;
+        // Object storage refuses requests of a clock that is wrong by a quarter of an hour: there the clock is set right.
+        if world.is_on_s3() {
+            std::thread::sleep(moment);
+            world.set_clock(name, 0)?;
+        }
         Ok(())
     }
 
@@ -146,15 +177,4 @@ fn freeze(world: &World, name: &str, length: Duration) -> Result<()> {
     world.signal(name, "STOP")?;
     std::thread::sleep(length);
     world.signal(name, "CONT")
-}
-
-/// Fills what is left of the lake's disk, and makes room again.
-fn fill_disk(world: &World, length: Duration) -> Result<()> {
-    let ballast = world.lake_folder().join("ballast");
-    let mut file = std::fs::File::create(&ballast)?;
-    // Ends with the error that it is for.
-    let _ = std::io::copy(&mut std::io::repeat(0), &mut file);
-    std::thread::sleep(length);
-    std::fs::remove_file(&ballast)?;
-    Ok(())
 }

@@ -14,11 +14,12 @@ use campus::push::Pusher;
 use campus::truth;
 use lake::Lake;
 use schemas::Contracts;
-use tokio_postgres::{NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use topic::{Log, Settings, settings::Kind};
 
-use crate::check::{self, Account};
-use crate::fault::{Blow, Storm};
+use crate::check::{self, Account, Shown};
+use crate::deliver::{Deliveries, Disorder};
+use crate::fault::{Blow, JUMP_S_MAX, Storm};
 use crate::plan::Plan;
 use crate::world::{GATE_TOKEN, TOKEN, World};
 use crate::writer::{self, Writer};
@@ -31,6 +32,8 @@ const CALM_MAX: Duration = Duration::from_secs(240);
 pub struct Verdict {
     pub blows: BTreeMap<Blow, u64>,
     pub poisoned: u64,
+    /// What the gates did to their deliveries.
+    pub disorder: Disorder,
     /// What the object storage did wrong.
     pub store: s3::Counts,
     /// Records that the writer had acknowledged.
@@ -45,7 +48,7 @@ impl Verdict {
     }
 
     pub fn faults(&self) -> u64 {
-        self.blows.values().sum::<u64>() + self.poisoned + self.store.faults()
+        self.blows.values().sum::<u64>() + self.poisoned + self.disorder.count() + self.store.faults()
     }
 
     /// The faults by kind, the counts, and what is wrong.
@@ -53,23 +56,31 @@ impl Verdict {
         for (blow, count) in &self.blows {
             println!("{count:>8}  {blow}");
         }
-        println!("{:>8}  poisoned records", self.poisoned);
-        let s3::Counts { error_before, error_after, cut_after, slow, .. } = self.store;
+        let Disorder { repeated, reordered, corrected } = &self.disorder;
+        let [repeated, reordered, corrected] =
+            [repeated, reordered, corrected].map(|count| count.load(Ordering::Relaxed));
+        let s3::Counts { error_before, error_after, cut_after, torn, slow, .. } = self.store;
         for (count, fault) in [
+            (self.poisoned, "poisoned records"),
+            (repeated, "pushes repeated"),
+            (reordered, "pushes after later ones"),
+            (corrected, "events corrected, before or after"),
             (error_before, "store: error before the write"),
             (error_after, "store: error after the write"),
             (cut_after, "store: answer cut off after the write"),
-            (slow, "store: slow answer"),
+            (torn, "store: write torn half-way"),
+            (slow, "store: slow"),
         ] {
             if count > 0 {
                 println!("{count:>8}  {fault}");
             }
         }
         println!("{:>8}  faults in all", self.faults());
-        let Account { records, rows, letters, lost, repeated, findings } = &self.account;
+        let Account { records, rows, letters, lost, repeated, late, odd_times, findings } = &self.account;
         println!(
             "{records} records in the log, {rows} rows and {letters} dead letters in the lake: {lost} lost, {repeated} repeated"
         );
+        println!("{late} versions came after newer ones; {odd_times} commits bear a time of before or after the run");
         findings.iter().for_each(|finding| println!("  {finding}"));
         println!("{}", if self.is_kept() { "The guarantee held." } else { "THE GUARANTEE IS BROKEN." });
     }
@@ -83,7 +94,10 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut world = World::new(plan, &runtime)?;
     let contracts = Contracts::load(&plan.root.join("schemas"))?;
-    let yesterday = (chrono::Utc::now() + chrono::TimeDelta::hours(8)).date_naive() - chrono::Days::new(1);
+    let began = chrono::Utc::now();
+    // The day is over by every clock: what happens after it is received is no event.
+    let today = began + chrono::TimeDelta::hours(8) - chrono::TimeDelta::seconds(JUMP_S_MAX);
+    let yesterday = today.date_naive() - chrono::Days::new(1);
     let campus = Campus::generate(CampusPlan::new(plan.seed, plan.students, yesterday));
     database::fill(&campus, &world.databases)?;
     let log = topic::open(&log_settings(&world))?;
@@ -102,13 +116,14 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
         poisoned: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
-    let mut storm = Storm::new(plan.seed, plan.lands);
+    let (mut storm, disorder) = (Storm::new(plan.seed, plan.lands), Disorder::default());
     let (databases, address) = (world.databases.clone(), format!("127.0.0.1:{}", world.port("http")));
     std::thread::scope(|scope| -> Result<()> {
         let writing = scope.spawn(|| writer.run());
-        let playing = scope.spawn(|| play(&campus, &databases, &address));
+        let playing = scope.spawn(|| play(plan.seed, &campus, &databases, &address, &disorder));
         world.set_store_fails(true);
-        let stormed = weather(plan, &mut storm, &mut world, &writer, || playing.is_finished());
+        let others = || writer.poisoned.load(Ordering::Relaxed) + disorder.count();
+        let stormed = weather(plan, &mut storm, &mut world, others, || playing.is_finished());
         world.set_store_fails(false);
         writer.stop.store(true, Ordering::Release);
         let written = writing.join().map_err(|_| anyhow::anyhow!("the writer panicked"))?;
@@ -117,14 +132,16 @@ pub fn run(plan: &Plan) -> Result<Verdict> {
     })?;
     let (store, lake) = (world.store_faults(), world.lake()?);
     runtime.block_on(wait_until_calm(plan, &mut world, &log, &lake, &contracts, &campus))?;
+    let shown = runtime.block_on(shown(&world, &contracts))?;
     for name in world.names() {
         world.stop(&name)?;
     }
-    let account = runtime.block_on(check::check(&log, &lake, &contracts))?;
+    let account = runtime.block_on(check::check(&log, &lake, &contracts, &shown, began..chrono::Utc::now()))?;
     let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
     Ok(Verdict {
         blows: storm.dealt,
         poisoned: load(&writer.poisoned),
+        disorder,
         store,
         acknowledged: load(&writer.acknowledged),
         account,
@@ -139,15 +156,19 @@ fn log_settings(world: &World) -> Settings {
 }
 
 /// The campus's own past and day, at the pace that its doors are opened to it.
-fn play(campus: &Campus, databases: &database::Databases, address: &str) -> Result<()> {
+fn play(seed: u64, campus: &Campus, databases: &database::Databases, address: &str, disorder: &Disorder) -> Result<()> {
     let mut stage = Stage::open(databases, Pusher::new(address, "gates", GATE_TOKEN)?)?;
+    let mut deliveries = Deliveries::new(seed, disorder);
     for push in campus.history_pushes() {
-        stage.push(&push)?;
+        deliveries.push(&mut stage, push)?;
     }
     for step in campus.live() {
-        stage.play(&step)?;
+        stage.write(&step)?;
+        for push in step.pushes {
+            deliveries.push(&mut stage, push)?;
+        }
     }
-    Ok(())
+    deliveries.finish(&mut stage)
 }
 
 /// Blow after blow, until there are enough faults and the campus has played its day.
@@ -155,12 +176,12 @@ fn weather(
     plan: &Plan,
     storm: &mut Storm,
     world: &mut World,
-    writer: &Writer,
+    others: impl Fn() -> u64,
     is_played: impl Fn() -> bool,
 ) -> Result<()> {
     let mut told = Instant::now();
     loop {
-        let faults = storm.count() + writer.poisoned.load(Ordering::Relaxed) + world.store_faults().faults();
+        let faults = storm.count() + others() + world.store_faults().faults();
         if faults >= plan.faults && storm.count() >= plan.blows && is_played() {
             return Ok(());
         }
@@ -171,8 +192,7 @@ fn weather(
         }
         if told.elapsed() >= Duration::from_secs(10) {
             told = Instant::now();
-            let acknowledged = writer.acknowledged.load(Ordering::Relaxed);
-            println!("{faults} faults so far, {acknowledged} records written");
+            println!("{faults} faults so far, {} of them blows", storm.count());
         }
     }
 }
@@ -232,29 +252,54 @@ async fn behind(log: &Arc<dyn Log>, lake: &Lake, contracts: &Contracts, landing:
 
 /// Counts of the campus that the query service sees otherwise than the campus does.
 async fn differences(world: &World, campus: &Campus) -> Result<Vec<String>> {
-    let address = format!("host=127.0.0.1 port={} user=chaos password={TOKEN} dbname=quad", world.port("pg"));
-    let (client, connection) = tokio_postgres::connect(&address, NoTls).await?;
-    tokio::spawn(connection);
+    let client = client(world).await?;
     let mut differences = Vec::new();
     for (table, expected) in &campus.truth(truth::Stage::DayOver).tables {
         let source = writer::SOURCE;
         for (what, expected, sql) in [
-            ("rows", expected.current, format!("SELECT COUNT(*) FROM {table} WHERE src <> '{source}'")),
+            ("rows", expected.current, format!("SELECT COUNT(*), 0 FROM {table} WHERE src <> '{source}'")),
             (
                 "dead letters",
                 expected.dead_letters,
-                format!("SELECT COUNT(*) FROM platform.dead_letter WHERE target = '{table}' AND stage = 'extract'"),
+                format!("SELECT COUNT(*), 0 FROM platform.dead_letter WHERE target = '{table}' AND stage = 'extract'"),
             ),
         ] {
-            let messages = client.simple_query(&sql).await?;
-            let found = messages.iter().find_map(|message| match message {
-                SimpleQueryMessage::Row(row) => row.get(0),
-                _ => None,
-            });
-            if found != Some(&expected.to_string()) {
+            let found = numbers(&client, &sql).await?;
+            if found != [(expected as i64, 0)] {
                 differences.push(format!("{table}: {what} {found:?} instead of {expected}"));
             }
         }
     }
     Ok(differences)
+}
+
+/// Where in the log the rows are that each table shows.
+async fn shown(world: &World, contracts: &Contracts) -> Result<Shown> {
+    let client = client(world).await?;
+    let mut shown = Shown::new();
+    for contract in contracts.iter().filter(|contract| contract.domain != "platform") {
+        let name = contract.name();
+        let rows = numbers(&client, &format!("SELECT kafka_partition, kafka_offset FROM {name}")).await?;
+        shown.insert(name, rows.into_iter().collect());
+    }
+    Ok(shown)
+}
+
+async fn client(world: &World) -> Result<Client> {
+    let address = format!("host=127.0.0.1 port={} user=chaos password={TOKEN} dbname=quad", world.port("pg"));
+    let (client, connection) = tokio_postgres::connect(&address, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// The rows of an answer of two numbers.
+async fn numbers(client: &Client, sql: &str) -> Result<Vec<(i64, i64)>> {
+    let mut rows = Vec::new();
+    for message in client.simple_query(sql).await? {
+        if let SimpleQueryMessage::Row(row) = message {
+            let number = |at| row.get(at).context("null")?.parse::<i64>().context("no number");
+            rows.push((number(0)?, number(1)?));
+        }
+    }
+    Ok(rows)
 }

@@ -12,29 +12,36 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use campus::database::Databases;
+use campus::settings::Settings;
 use lake::Lake;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Runtime;
 
+use crate::clock::{self, Clock, Libraries};
+use crate::disk::Disk;
 use crate::plan::Plan;
 
 pub const TOKEN: &str = "chaos-token";
 pub const GATE_TOKEN: &str = "chaos-gate-token";
 
-/// Bytes of the disk that the lake is on, where one can be mounted.
-const DISK_BYTES: u64 = 256 << 20;
+/// Bytes of the disks that the lake and the state of extract are on, where such can be mounted.
+const LAKE_BYTES: u64 = 1 << 30;
+const STATE_BYTES: u64 = 256 << 20;
 
 const BUCKET: &str = "lake";
 
 /// All processes and where they live.
 pub struct World {
+    /// The lake's own small disk, and that of extract's state. Declared before the folder: it is empty when it goes.
+    pub lake_disk: Option<Disk>,
+    pub state_disk: Option<Disk>,
     pub folder: tempfile::TempDir,
     pub databases: Databases,
     plan: Plan,
     ports: BTreeMap<&'static str, u16>,
     running: BTreeMap<String, Child>,
-    /// The lake's own small disk is mounted.
-    pub has_disk: bool,
+    /// The wall clocks of extract and the landings, by name.
+    clocks: BTreeMap<String, Clock>,
+    libraries: Libraries,
     /// The object storage that the lake is on.
     store: Option<s3::Server>,
 }
@@ -58,17 +65,23 @@ impl World {
             ports.insert(name, TcpListener::bind("127.0.0.1:0")?.local_addr()?.port());
         }
         ports.insert("kafka", two_free_ports()?);
-        let lake = folder.path().join("lake");
+        let (lake, state) = (folder.path().join("lake"), folder.path().join("extract"));
         std::fs::create_dir(&lake)?;
+        std::fs::create_dir(&state)?;
+        let lands = (0..plan.lands).map(|number| format!("land-{number}"));
+        let names = lands.chain(["extract".to_string()]);
+        let clocks = names.map(|name| anyhow::Ok((name.clone(), Clock::new(folder.path(), &name)?)));
+        let (clocks, libraries) = (clocks.collect::<Result<_>>()?, Libraries::prepare(&plan.root, folder.path())?);
         let mut store = None;
         if plan.is_on_s3 {
             let server = runtime.block_on(s3::Server::start(&lake, s3::Faults::default()))?;
             server.create_bucket(BUCKET)?;
             store = Some(server);
         }
-        let has_disk = !plan.is_on_s3 && mount(&lake);
+        let lake_disk = if plan.is_on_s3 { None } else { Disk::mount(&lake, LAKE_BYTES) };
+        let state_disk = Disk::mount(&state, STATE_BYTES);
         let (plan, running) = (plan.clone(), BTreeMap::new());
-        let world = Self { folder, databases, plan, ports, running, has_disk, store };
+        let world = Self { lake_disk, state_disk, folder, databases, plan, ports, running, clocks, libraries, store };
         world.broker("start")?;
         Ok(world)
     }
@@ -79,11 +92,6 @@ impl World {
 
     pub fn kafka(&self) -> String {
         format!("127.0.0.1:{}", self.port("kafka"))
-    }
-
-    /// The folder that the lake, or its object storage, is in.
-    pub fn lake_folder(&self) -> PathBuf {
-        self.folder.path().join("lake")
     }
 
     /// The lake, as the processes see it.
@@ -97,7 +105,7 @@ impl World {
     fn lake_path(&self) -> String {
         match &self.store {
             Some(_) => format!("s3://{BUCKET}/quad"),
-            None => self.lake_folder().to_string_lossy().into_owned(),
+            None => self.folder.path().join("lake").to_string_lossy().into_owned(),
         }
     }
 
@@ -112,6 +120,7 @@ impl World {
             error_before: 0.03,
             error_after: 0.03,
             cut_after: 0.03,
+            torn: 0.03,
             slow: 0.03,
             delay_ms: 300,
             ..s3::Faults::default()
@@ -119,6 +128,10 @@ impl World {
         if let Some(store) = &self.store {
             store.set_faults(if fails { faults } else { s3::Faults::default() });
         }
+    }
+
+    pub fn is_on_s3(&self) -> bool {
+        self.store.is_some()
     }
 
     /// What the object storage has done wrong so far.
@@ -160,6 +173,7 @@ impl World {
             .env("QUAD_EXTRACT__ID_KEY", "a key of the tests")
             .env("QUAD_QUERY__IDENTITY_KEY", "another key of the tests")
             .envs(self.store_environment())
+            .envs(self.clocks.get(name).into_iter().flat_map(|clock| clock.environment(&self.libraries)))
             .env_remove("QUAD_KAFKA")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -201,7 +215,16 @@ impl World {
         let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
         child.kill()?;
         child.wait()?;
+        clock::forget(child.id());
         Ok(())
+    }
+
+    /// The wall clock of extract or a landing is off by so many seconds from now on.
+    ///
+    /// # Errors
+    /// It has none of its own.
+    pub fn set_clock(&self, name: &str, offset_s: i64) -> Result<()> {
+        self.clocks.get(name).with_context(|| format!("{name} has no clock of its own"))?.set(offset_s)
     }
 
     /// SIGTERM, and the wait for its end.
@@ -212,6 +235,7 @@ impl World {
         let mut child = self.running.remove(name).with_context(|| format!("{name} does not run"))?;
         signal("TERM", &child.id().to_string())?;
         let status = child.wait()?;
+        clock::forget(child.id());
         // A process that has not come to listening for it yet dies of the signal, which is a blow as any other.
         let is_well = status.success() || status.signal() == Some(15);
         ensure!(is_well, "{name} stopped with {status}:\n{}", tail(&self.log_file(name)));
@@ -235,68 +259,36 @@ impl World {
     }
 
     fn write_settings(&self, name: &str) -> Result<PathBuf> {
-        let (here, root) = (self.folder.path().display(), self.plan.root.display());
-        let source = |id: &str, connector: &str, connection: &str| {
-            format!("[sources.{id}]\nconnector = \"{connector}\"\nconnection = '{connection}'\npoll_s = 1\n")
-        };
-        let sources = [
-            source("affairs", "student_affairs_zf", &self.databases.student_affairs),
-            source("academic", "academic_zf", &self.databases.academic),
-            source("logistics", "logistics_ecard", &self.databases.logistics),
-        ];
         // Without a common id there is no fence between two landings.
         let land = match self.plan.is_unfenced {
-            true => format!("id = \"{name}\""),
-            false => "assignment = \"group\"".to_string(),
+            true => format!("land.id = \"{name}\""),
+            false => "land.assignment = \"group\"".to_string(),
         };
-        let text = format!(
-            r#"
-schemas_path = "{root}/schemas"
-[observe]
-http_listen = ""
-[topic]
-kind = "kafka"
-[topic.kafka]
-brokers = "{kafka}"
-append_timeout_ms = 5000
-request_timeout_ms = 5000
-[topic.kafka.properties]
-"session.timeout.ms" = "6000"
-"heartbeat.interval.ms" = "500"
-[lake]
-path = "{lake}"
-[extract]
-state_path = "{here}/extract"
-connectors_path = "{root}/ingest/connectors"
-http_listen = "127.0.0.1:{http}"
-retry_ms_max = 1000
-[land]
+        let more = format!(
+            r#"topic.kind = "kafka"
+topic.kafka.brokers = "{kafka}"
+topic.kafka.append_timeout_ms = 5000
+topic.kafka.request_timeout_ms = 5000
+topic.kafka.properties = {{ "session.timeout.ms" = "6000", "heartbeat.interval.ms" = "500" }}
 {land}
-batch_age_ms_max = 300
-retry_ms_max = 2000
-[query]
-grpc_listen = "127.0.0.1:{grpc}"
-pg_listen = "127.0.0.1:{pg}"
-profile_dir = "{root}/query/profile"
-[access.tokens.chaos]
-role = "admin"
-sha256 = "{admin}"
-{sources}
-[sources.gates]
-connector = "access_hikvision"
-token_sha256 = "{gate}"
-"#,
+land.batch_age_ms_max = 300
+land.retry_ms_max = 2000"#,
             kafka = self.kafka(),
-            lake = self.lake_path(),
-            http = self.port("http"),
-            grpc = self.port("grpc"),
-            pg = self.port("pg"),
-            admin = sha256(TOKEN),
-            gate = sha256(GATE_TOKEN),
-            sources = sources.join(""),
         );
+        let settings = Settings {
+            root: &self.plan.root,
+            state: &self.folder.path().join("extract/state"),
+            lake: &self.lake_path(),
+            databases: &self.databases,
+            http: self.port("http"),
+            grpc: self.port("grpc"),
+            pg: self.port("pg"),
+            gate_token: GATE_TOKEN,
+            tokens: &[("chaos", "admin", TOKEN)],
+            more: &more,
+        };
         let file = self.folder.path().join(format!("{name}.toml"));
-        std::fs::write(&file, text)?;
+        std::fs::write(&file, settings.toml())?;
         Ok(file)
     }
 }
@@ -307,25 +299,15 @@ impl Drop for World {
             // A frozen process dies of SIGKILL all the same.
             let _ = child.kill();
             let _ = child.wait();
+            clock::forget(child.id());
         }
         let _ = self.signal("broker", "CONT");
         let _ = self.broker("stop");
         if self.plan.is_kept {
             println!("logs, settings and lake stay in {}", self.folder.path().display());
-        } else if self.has_disk {
-            let _ = Command::new("umount").arg("-l").arg(self.lake_folder()).status();
+            [self.lake_disk.take(), self.state_disk.take()].into_iter().for_each(std::mem::forget);
         }
     }
-}
-
-/// A small disk of its own; only root may.
-fn mount(folder: &Path) -> bool {
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"])
-        .arg(folder)
-        .stderr(Stdio::null())
-        .status();
-    mount.is_ok_and(|status| status.success())
 }
 
 fn signal(name: &str, pid: &str) -> Result<()> {
@@ -347,10 +329,6 @@ fn two_free_ports() -> Result<u16> {
         }
     }
     bail!("no two free ports")
-}
-
-fn sha256(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The last lines of a log.

@@ -23,6 +23,8 @@ pub const SOURCE: &str = "chaos";
 /// Different keys; each gets many versions, so that their order matters.
 const KEYS: u64 = 500;
 const RECORDS_OF_BATCH: u64 = 200;
+/// How much older than its record a late version is.
+const LATE_US: i64 = 3_600_000_000;
 /// A batch at this interval.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -113,6 +115,12 @@ impl Writer {
                 "op" => text(&|_| "U".to_string()),
                 "src" => text(&|_| SOURCE.to_string()),
                 "raw_hash" => text(&|number| format!("{number:032x}")),
+                // Some versions come after newer ones of their key: no table may show them.
+                "src_updated_at" => {
+                    let updated = |number: &u64| if number % 21 == 7 { now - LATE_US } else { now };
+                    let updated: Vec<i64> = numbers.iter().map(updated).collect();
+                    Arc::new(TimestampMicrosecondArray::from(updated).with_timezone("UTC"))
+                }
                 // The key is constant but for the serial: versions of one key share everything else in it.
                 "txn_at" => {
                     let day = now - now.rem_euclid(86_400_000_000);

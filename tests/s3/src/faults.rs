@@ -16,7 +16,10 @@ pub struct Faults {
     pub error_after: f64,
     /// The connection ends without an answer, although the write was done.
     pub cut_after: f64,
-    /// Answered `delay_ms` later. Any request, beside the other faults.
+    /// The connection ends half-way through the body; nothing was done.
+    pub torn: f64,
+    /// Takes `delay_ms` longer: half of it before it takes effect, half before it is answered. Any request, beside the
+    /// other faults.
     pub slow: f64,
     pub delay_ms: u64,
     /// Only requests whose path contains this; empty for all.
@@ -30,13 +33,14 @@ pub struct Counts {
     pub error_before: u64,
     pub error_after: u64,
     pub cut_after: u64,
+    pub torn: u64,
     pub slow: u64,
 }
 
 impl Counts {
     /// All faults together.
     pub fn faults(&self) -> u64 {
-        self.error_before + self.error_after + self.cut_after + self.slow
+        self.error_before + self.error_after + self.cut_after + self.torn + self.slow
     }
 }
 
@@ -46,6 +50,7 @@ pub(crate) enum Fault {
     ErrorBefore,
     ErrorAfter,
     CutAfter,
+    Torn,
 }
 
 /// Draws faults, and can be told otherwise at any time.
@@ -82,7 +87,7 @@ impl Dice {
         self.locked().counts
     }
 
-    /// What befalls a request, and how long its answer waits.
+    /// What befalls a request, and how much longer it takes.
     pub fn draw(&self, path: &str, is_write: bool) -> (Option<Fault>, Duration) {
         let mut state = self.locked();
         state.counts.requests += 1;
@@ -91,7 +96,7 @@ impl Dice {
         }
         // Both are drawn for every request: a rate that changes does not shift what others get.
         let (place, pace) = (state.random.f64(), state.random.f64());
-        let Faults { error_before, error_after, cut_after, slow, delay_ms, .. } = state.faults;
+        let Faults { error_before, error_after, cut_after, torn, slow, delay_ms, .. } = state.faults;
         let delay = if pace < slow { Duration::from_millis(delay_ms) } else { Duration::ZERO };
         state.counts.slow += u64::from(!delay.is_zero());
         let fault = if place < error_before {
@@ -100,6 +105,8 @@ impl Dice {
             Some(Fault::ErrorAfter)
         } else if is_write && place < error_before + error_after + cut_after {
             Some(Fault::CutAfter)
+        } else if is_write && place < error_before + error_after + cut_after + torn {
+            Some(Fault::Torn)
         } else {
             None
         };
@@ -113,6 +120,7 @@ impl Dice {
             Fault::ErrorBefore => counts.error_before += 1,
             Fault::ErrorAfter => counts.error_after += 1,
             Fault::CutAfter => counts.cut_after += 1,
+            Fault::Torn => counts.torn += 1,
         }
     }
 }

@@ -32,10 +32,13 @@ struct Cli {
     /// The share of writes that are done and not answered.
     #[arg(long, default_value_t = 0.0)]
     cut_after: f64,
-    /// The share of requests that wait.
+    /// The share of writes whose connection ends half-way through the body.
+    #[arg(long, default_value_t = 0.0)]
+    torn: f64,
+    /// The share of requests that take longer.
     #[arg(long, default_value_t = 0.0)]
     slow: f64,
-    /// How long they wait, in milliseconds.
+    /// How much longer, in milliseconds.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
     /// Only requests whose path contains this fail.
@@ -45,9 +48,10 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Cli { root, port, bucket, seed, error_before, error_after, cut_after, slow, delay_ms, only } = Cli::parse();
+    let Cli { root, port, bucket, seed, error_before, error_after, cut_after, torn, slow, delay_ms, only } =
+        Cli::parse();
     std::fs::create_dir_all(&root).with_context(|| format!("could not make the folder {}", root.display()))?;
-    let faults = Faults { seed, error_before, error_after, cut_after, slow, delay_ms, only };
+    let faults = Faults { seed, error_before, error_after, cut_after, torn, slow, delay_ms, only };
     let server = Server::listen(&root, faults, port).await.context("could not listen")?;
     server.create_bucket(&bucket).with_context(|| format!("could not make the bucket {bucket}"))?;
     for (name, value) in server.environment() {

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{IF_MATCH, IF_NONE_MATCH};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -131,14 +132,18 @@ async fn accept(listener: TcpListener, front: Arc<Front>) {
 async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Result<Response<Body>, AnyError> {
     let is_write = matches!(*request.method(), Method::PUT | Method::POST | Method::DELETE);
     let (fault, delay) = front.dice.draw(request.uri().path(), is_write);
+    if fault == Some(Fault::Torn) {
+        read_half(request.into_body()).await?;
+        front.dice.count(Fault::Torn);
+        return Err("torn on purpose".into());
+    }
+    tokio::time::sleep(delay / 2).await;
     let response = match fault {
         Some(Fault::ErrorBefore) => refusal(503, "SlowDown")?,
         _ => serve(&front, is_write, request).await?,
     };
-    // What is slow is the answer: a client that stops waiting cannot know that its write was done.
-    if !delay.is_zero() {
-        tokio::time::sleep(delay).await;
-    }
+    // A client that stops waiting here cannot know that its write was done.
+    tokio::time::sleep(delay / 2).await;
     match fault {
         Some(Fault::ErrorBefore) => {
             front.dice.count(Fault::ErrorBefore);
@@ -154,6 +159,18 @@ async fn answer(front: Arc<Front>, request: Request<Incoming>) -> Result<Respons
         }
         _ => Ok(response),
     }
+}
+
+/// Takes half of a body, and leaves the rest where it is.
+async fn read_half(mut body: Incoming) -> Result<(), AnyError> {
+    let half = body.size_hint().lower() / 2;
+    let mut taken = 0;
+    while taken < half
+        && let Some(frame) = body.frame().await
+    {
+        taken += frame?.data_ref().map_or(0, |data| data.len() as u64);
+    }
+    Ok(())
 }
 
 async fn serve(front: &Front, is_write: bool, request: Request<Incoming>) -> Result<Response<Body>, AnyError> {

@@ -88,6 +88,30 @@ async fn a_fault_after_a_write_hides_that_it_was_done() {
 }
 
 #[tokio::test]
+async fn a_torn_write_leaves_nothing() {
+    let (_folder, server, store) = server().await;
+    let path = Path::from("torn");
+    store.put(&path, "before".into()).await.expect("writes");
+    server.set_faults(Faults { torn: 1.0, ..Faults::default() });
+    let attempt = store.put_opts(&path, vec![7_u8; 3_000_000].into(), PutOptions::from(PutMode::Overwrite));
+    let outcome = tokio::time::timeout(Duration::from_secs(2), attempt).await;
+    assert!(!matches!(outcome, Ok(Ok(_))), "{outcome:?}");
+    server.set_faults(Faults::default());
+    assert_eq!(store.get(&path).await.expect("is there").bytes().await.expect("reads"), "before");
+    assert!(server.counts().torn > 0, "{:?}", server.counts());
+}
+
+#[tokio::test]
+async fn a_slow_write_is_done_late_and_answered_later() {
+    let (_folder, server, store) = server().await;
+    server.set_faults(Faults { slow: 1.0, delay_ms: 400, ..Faults::default() });
+    let began = std::time::Instant::now();
+    store.put(&Path::from("slow"), "ours".into()).await.expect("writes");
+    assert!(began.elapsed() >= Duration::from_millis(400));
+    assert_eq!(server.counts().slow, 1);
+}
+
+#[tokio::test]
 async fn an_error_before_a_write_leaves_nothing() {
     let (_folder, server, store) = server().await;
     server.set_faults(Faults { error_before: 1.0, only: "lost".into(), ..Faults::default() });

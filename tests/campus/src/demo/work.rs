@@ -10,11 +10,11 @@ use campus::campus::Campus;
 use campus::cast::Role;
 use campus::database::{self, Database, Databases};
 use campus::plan::Plan;
+use campus::settings::sha256;
 use campus::source::SYSTEMS;
 use campus::truth::Truth;
 use chrono::{Days, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::DemoArgs;
 
@@ -200,12 +200,11 @@ identity_key_file = "{folder}/identity.key"
 
     /// What Quad gets over its environment: hashes of the tokens, and the key of document numbers.
     pub fn environment(&self) -> Vec<(String, String)> {
-        let hash = |text: &str| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let pair = |name: &str, value: String| (name.to_string(), value);
         vec![
             pair("QUAD_ACCESS__TOKENS__DEMO__ROLE", "admin".into()),
-            pair("QUAD_ACCESS__TOKENS__DEMO__SHA256", hash(&self.secrets.token)),
-            pair("QUAD_SOURCES__GATES__TOKEN_SHA256", hash(&self.secrets.push_token)),
+            pair("QUAD_ACCESS__TOKENS__DEMO__SHA256", sha256(&self.secrets.token)),
+            pair("QUAD_SOURCES__GATES__TOKEN_SHA256", sha256(&self.secrets.push_token)),
             pair("QUAD_EXTRACT__ID_KEY", self.secrets.id_key.clone()),
         ]
     }
