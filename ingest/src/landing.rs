@@ -26,6 +26,8 @@ pub struct Landing {
     pub rows: AtomicU64,
     pub letters: AtomicU64,
     pub commits: AtomicU64,
+    /// Attempts that have failed.
+    pub restarts: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -69,10 +71,10 @@ impl Landing {
     pub fn new(contracts: &Contracts) -> Self {
         let committed = contracts.iter().map(|contract| (contract.name(), None)).collect::<BTreeMap<_, _>>();
         committed.keys().for_each(|table| metrics::register_landed(table));
-        let [rows, letters, commits] = [0; 3].map(AtomicU64::new);
+        let [rows, letters, commits, restarts] = [0; 4].map(AtomicU64::new);
         metrics::stopped(0);
         let state = Mutex::new(State { committed, ..State::default() });
-        Self { started: Instant::now(), rows, letters, commits, state }
+        Self { started: Instant::now(), rows, letters, commits, restarts, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -104,6 +106,7 @@ impl Landing {
 
     /// An attempt has failed and another begins after a pause; call it before the pause.
     pub fn restarted(&self, kind: ErrorKind) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         state.is_reading = false;
         state.stopped.clear();

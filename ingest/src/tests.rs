@@ -9,6 +9,7 @@ mod snapshots;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arrow_odbc::odbc_api::{ConnectionOptions, environment};
@@ -157,19 +158,28 @@ impl Shop {
 
     /// Lands everything that is in the log.
     async fn land(&self) {
+        self.land_in_steps(&[&|| {}]).await;
+    }
+
+    /// Lands everything that is in the log after each of `steps`, all in one landing, which never starts over.
+    async fn land_in_steps(&self, steps: &[&(dyn Fn() + Sync)]) {
         let land = self.landing(&self.contracts);
         let (stop, shutdown) = watch::channel(false);
         let running = tokio::spawn({
             let land = land.clone();
             async move { land.run(shutdown).await }
         });
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.is_landed(&land).await && Instant::now() < deadline {
-            tokio::task::yield_now().await;
+        for step in steps {
+            step();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while !self.is_landed(&land).await && Instant::now() < deadline {
+                tokio::task::yield_now().await;
+            }
         }
         stop.send_replace(true);
         running.await.expect("runs").expect("stops well");
         assert!(self.is_landed(&land).await, "the log was not landed in time");
+        assert_eq!(land.landing.restarts.load(Ordering::Relaxed), 0, "landing has started over");
     }
 
     async fn is_landed(&self, land: &Land) -> bool {
@@ -288,6 +298,21 @@ async fn a_cursor_goes_on_where_it_was_and_recognises_the_overlap() {
     "#]],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_of_extract_and_of_landing_share_their_table() {
+    let shop = Shop::new(CURSOR);
+    shop.leave("L1", "never", "2026-11-01 08:00:00");
+    shop.pull().await;
+    let topic = shop.contracts.get("student_affairs.leave_request").expect("a contract").topic();
+    let append = || {
+        let message = Message { key: "x".into(), value: b"not avro".as_slice().into(), timestamp_ms: 0 };
+        shop.log.append(&topic, vec![message]).expect("appends");
+    };
+    shop.land_in_steps(&[&|| {}, &append, &append]).await;
+    let count = "SELECT SUM(CASE stage WHEN 'land' THEN 1 ELSE 0 END), COUNT(*) FROM letter";
+    assert_eq!(shop.rows(count).await.trim(), "2 3");
 }
 
 #[tokio::test(flavor = "multi_thread")]

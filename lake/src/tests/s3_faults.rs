@@ -55,8 +55,8 @@ async fn a_commit_of_unknown_fate_is_found_by_starting_over() {
     let server = place.server.as_ref().expect("a server");
     let mut appender = appender(&place.lake, &contract).await;
     appender.write(rows(&contract, 0, 10)).await.expect("writes");
-    // Neither the write of the commit nor the look at what stands there is answered in time.
-    server.set_faults(faults(|faults| (faults.slow, faults.delay_ms) = (1.0, 10_000)));
+    // The write takes effect in time, but neither it nor the look at what stands there is answered in time.
+    server.set_faults(faults(|faults| (faults.slow, faults.delay_ms) = (1.0, 3_000)));
     assert_eq!(appender.commit(&progress(0, 10)).await.expect_err("cannot know").kind, ErrorKind::Store);
     server.set_faults(Faults::default());
     assert_eq!(landed(&place.lake, &contract).await, Some(10));
