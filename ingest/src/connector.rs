@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::schedule::Schedule;
-use crate::extract::{files, http, sql, webhook};
+use crate::extract::{files, http, kafka, sql, webhook};
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
@@ -38,6 +38,7 @@ pub enum Kind {
     Sql,
     Files,
     Http,
+    Kafka,
     Webhook,
 }
 
@@ -77,6 +78,7 @@ pub enum Spec {
     Sql(sql::Table),
     Files(files::Table),
     Http(http::Table),
+    Kafka(kafka::Table),
     Webhook(webhook::Table),
 }
 
@@ -156,6 +158,7 @@ impl Connector {
             Kind::Sql => Some("an ODBC connection string"),
             Kind::Files => Some("a folder"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
+            Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
             Kind::Webhook => None,
         };
         if let Some(what) = connection.filter(|_| source.connection.is_none()) {
@@ -181,7 +184,8 @@ impl TableFile {
             (Kind::Webhook, None) => Pull::Push,
             (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
             (Kind::Files, Some("changed")) => Pull::Changed,
-            (Kind::Sql | Kind::Http, Some("cursor")) => Pull::Cursor,
+            (Kind::Sql | Kind::Http | Kind::Kafka, Some("cursor")) => Pull::Cursor,
+            (Kind::Kafka, _) => return Err("`pull` is \"cursor\"".into()),
             (_, Some("snapshot")) => {
                 Pull::Snapshot { deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) }
             }
@@ -199,6 +203,7 @@ impl TableFile {
             Kind::Sql => Spec::Sql(of_kind::<sql::Table>(self.rest)?.checked(pull)?),
             Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
             Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
+            Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

@@ -22,6 +22,7 @@ use schemas::{Contract, Encoder};
 
 use crate::connector::{Connector, TableMapping};
 use crate::error::{Error, ErrorKind};
+use crate::extract::records;
 use crate::extract::source::{self, Worker};
 use crate::functions::Surroundings;
 use crate::land::rows::local_day;
@@ -148,7 +149,9 @@ pub fn at_source(
         if input.num_rows() == 0 {
             return Ok(());
         }
-        let mapped = worker.block_on(mapping.run(&input))??;
+        let readable = records::readable(&input)?;
+        rejected += (input.num_rows() - readable.num_rows()) as u64;
+        let mapped = worker.block_on(mapping.run(&readable))??;
         let (records, violations) = refiner.records(id, &mapped, Utc::now())?;
         rejected += (violations.len() + mapped.failed.len()) as u64;
         current.add(&records.batch)

@@ -15,6 +15,7 @@ use schemas::{Checker, Contract, Encoder, Violation, coerce, record};
 use topic::Message;
 
 use crate::error::Error;
+use crate::extract::records;
 use crate::letter::{Letter, Stage};
 use crate::mapping::Mapped;
 
@@ -222,6 +223,30 @@ pub fn letters(
         bytes: row_json(input, *row, sensitive),
     };
     violations.iter().map(letter).chain(mapped.failed.iter().map(failed)).collect()
+}
+
+/// The letters of the rows that the source could not read, see [`records::UNREADABLE`].
+pub fn unreadable(source: &str, target: &Contract, input: &RecordBatch, sensitive: &[String]) -> Vec<Letter> {
+    let errors = input.column_by_name(records::UNREADABLE).and_then(|column| column.as_string_opt::<i32>());
+    let errors = errors.into_iter().flat_map(|errors| errors.iter().enumerate());
+    // Nobody knows where in it the sensitive values are.
+    let mut masked = sensitive.to_vec();
+    if !masked.is_empty() {
+        masked.push(records::UNREADABLE_VALUE.to_string());
+    }
+    let letter = |(row, error): (usize, Option<&str>)| {
+        Some(Letter {
+            stage: Stage::Extract,
+            source: source.to_string(),
+            target: target.name(),
+            place: None,
+            rule: "format".to_string(),
+            field: String::new(),
+            message: error?.to_string(),
+            bytes: row_json(input, row, &masked),
+        })
+    };
+    errors.filter_map(letter).collect()
 }
 
 /// A source row as JSON, with what is sensitive masked.

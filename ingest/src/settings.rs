@@ -56,15 +56,19 @@ pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
     /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder. `http`: the URL that
-    /// the connector's paths are below.
+    /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `http`: the id of the client that asks for a token.
+    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL.
     #[serde(default)]
     pub user: Option<String>,
-    /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. From the environment, never from a file.
+    /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
+    /// from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
+    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`.
+    #[serde(default)]
+    pub properties: BTreeMap<String, Sensitive<String>>,
     /// A file that holds the password and nothing else.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
@@ -96,6 +100,7 @@ impl SourceSettings {
             connection: None,
             user: None,
             password: None,
+            properties: BTreeMap::new(),
             password_file: None,
             password_command: None,
             poll_s: poll_s_default(),

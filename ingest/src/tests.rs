@@ -2,6 +2,7 @@
 
 mod files;
 mod http;
+mod kafka;
 mod letters;
 mod shipped;
 mod snapshots;

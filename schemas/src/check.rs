@@ -42,6 +42,7 @@ pub struct Checker {
 #[derive(Debug)]
 struct FieldRules {
     field: Field,
+    is_key: bool,
     pattern: Option<Regex>,
     values: Option<BTreeSet<String>>,
 }
@@ -58,7 +59,8 @@ impl Checker {
             let pattern = field.pattern.as_deref().map(Regex::new).transpose();
             let pattern = pattern.map_err(|error| Error::shape(format!("{name}.{}: pattern: {error}", field.name)))?;
             let values = field.values.as_ref().map(|(_, values)| values.iter().cloned().collect());
-            fields.push(FieldRules { field: field.clone(), pattern, values });
+            let is_key = contract.key.contains(&field.name);
+            fields.push(FieldRules { field: field.clone(), is_key, pattern, values });
         }
         let mut rows = Vec::new();
         for rule in &contract.row_rules {
@@ -120,7 +122,8 @@ impl FieldRules {
     fn check(&self, column: &ArrayRef, op: &StringArray, violations: &mut Violations) {
         let field = &self.field;
         if field.required && column.null_count() > 0 {
-            let missing = (0..column.len()).filter(|&row| column.is_null(row) && op.value(row) != "D");
+            let is_needed = |row: usize| self.is_key || op.value(row) != "D";
+            let missing = (0..column.len()).filter(|&row| column.is_null(row) && is_needed(row));
             violations.each(missing, || (&field.name, "required", "no value".to_string()));
         }
         if field.minimum.is_some() || field.maximum.is_some() {

@@ -160,7 +160,7 @@ pub struct Field {
     #[serde(default)]
     pub description: String,
     pub field_type: FieldType,
-    /// A value must be present in every row that is not a delete.
+    /// A value must be present in every row that is not a delete; of a key, in every row.
     pub required: bool,
     pub class: Class,
     /// The field code seen in real systems, e.g. `XH`.

@@ -14,6 +14,7 @@ use topic::{Log, Message};
 
 use crate::connector::{Connector, Spec, TableMapping};
 use crate::error::Error;
+use crate::extract::records;
 use crate::functions::Surroundings;
 use crate::letter::{self, Letter};
 use crate::mapping::{Mapped, Mapping};
@@ -66,12 +67,12 @@ impl Pipeline {
         let mapping = Mapping::new(&connector.name, table, surroundings)?;
         let declared = match &table.spec {
             Spec::Sql(_) => None,
-            Spec::Files(read) => Some(&read.input),
-            Spec::Http(pulled) => Some(&pulled.input),
-            Spec::Webhook(pushed) => Some(&pushed.input),
+            Spec::Files(read) => Some(read.input.keys().cloned().collect()),
+            Spec::Http(pulled) => Some(pulled.input.keys().cloned().collect()),
+            Spec::Kafka(read) => Some(read.columns()),
+            Spec::Webhook(pushed) => Some(pushed.input.keys().cloned().collect::<Vec<_>>()),
         };
-        if let Some(input) = declared {
-            let columns: Vec<_> = input.keys().cloned().collect();
+        if let Some(columns) = declared {
             check_output(&connector.name, table, &*mapping.output(&columns).await?)?;
         }
         Ok(Self {
@@ -106,10 +107,13 @@ impl Pipeline {
     /// # Errors
     /// `Settings` when the mapping does not fit the source's columns.
     pub async fn prepare(&self, input: &RecordBatch, now: DateTime<Utc>) -> Result<Ready, Error> {
+        let unreadable = refine::unreadable(&self.source, self.contract(), input, &self.sensitive);
+        let input = &records::readable(input)?;
         let mapped = self.mapping.run(input).await?;
         check_output(&self.source, &self.table, &mapped.batch.schema())?;
         let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
-        let letters = refine::letters(&self.source, self.contract(), input, &mapped, &violations, &self.sensitive);
+        let mut letters = refine::letters(&self.source, self.contract(), input, &mapped, &violations, &self.sensitive);
+        letters.extend(unreadable);
         Ok(Ready { records, letters, now, newest: newest(self.contract(), &mapped.batch, now) })
     }
 

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::compute::{filter_record_batch, is_null};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
 
@@ -27,6 +28,24 @@ pub fn batch(records: &[Value], input: &BTreeMap<String, String>) -> Result<Reco
     };
     RecordBatch::try_new(schema(input.keys()), input.values().map(column).collect())
         .map_err(|error| Error::internal("put records together", error))
+}
+
+/// The column in which a source says why a record could not be read; such a row becomes a dead letter as it is, unmapped.
+/// A batch without it has no such rows.
+pub const UNREADABLE: &str = "_error";
+/// The column in which it gives the beginning of such a record.
+pub const UNREADABLE_VALUE: &str = "_value";
+
+/// The rows that could be read.
+///
+/// # Errors
+/// `Internal`, which no record can cause.
+pub fn readable(input: &RecordBatch) -> Result<RecordBatch, Error> {
+    let Some(errors) = input.column_by_name(UNREADABLE).filter(|errors| errors.null_count() < errors.len()) else {
+        return Ok(input.clone());
+    };
+    let is_readable = is_null(errors).and_then(|readable| filter_record_batch(input, &readable));
+    is_readable.map_err(|error| Error::internal("set unreadable records aside", error))
 }
 
 /// A value as text; null is none.

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::files::FilesSource;
 use super::http::HttpSource;
+use super::kafka::KafkaSource;
 use super::secret;
 use super::sql::SqlSource;
 use crate::connector::{Connector, Kind, TableMapping};
@@ -146,6 +147,7 @@ pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker
         Kind::Sql => Ok(Box::new(SqlSource::connect(settings, worker.limits)?)),
         Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
         Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
+        Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }

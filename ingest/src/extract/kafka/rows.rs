@@ -1,0 +1,158 @@
+//! Records of a topic → batches of text columns.
+//!
+//! Records enter in the order of their partitions; the columns of `[input]` leave, and with them where each row stood and
+//! what it does. A record that cannot be read leaves as a row that says why in `_error`. Only a tombstone behind a
+//! Debezium delete leaves nothing: the delete has said it.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
+use chrono::{DateTime, SecondsFormat};
+use serde_json::{Map, Value};
+use topic::Record;
+
+use super::{Format, Table};
+use crate::error::Error;
+use crate::extract::records;
+use crate::extract::source::Limits;
+
+/// The columns that every row has: `_op` is I, U or D where the record tells; `_timestamp` is Debezium's `ts_ms`, or else
+/// the record's own; `_value` begins a record that could not be read.
+pub(super) const META: [&str; 7] =
+    [records::UNREADABLE, "_key", "_offset", "_op", "_partition", "_timestamp", records::UNREADABLE_VALUE];
+
+/// A batch is given once it is so large, however few its rows.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+
+/// What one record does to one row.
+struct Change {
+    op: Option<&'static str>,
+    row: Value,
+    timestamp_ms: Option<i64>,
+}
+
+/// Collects the rows of a batch.
+pub(super) struct Rows<'a> {
+    declared: &'a Table,
+    limits: Limits,
+    columns: Vec<StringBuilder>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(declared: &'a Table, limits: Limits) -> Self {
+        let columns = declared.columns().iter().map(|_| StringBuilder::new()).collect();
+        Self { declared, limits, columns, rows: 0, bytes: 0 }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.rows >= self.limits.rows_max || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    pub(super) fn push(&mut self, record: &Record<'_>) {
+        let read = match self.declared.format {
+            Format::Json => json(record.value).map(Some),
+            Format::Debezium => debezium(record.value),
+        };
+        let read = read.and_then(|change| match change {
+            Some(change) => self.cells(&change.row).map(|cells| Some((cells, change.op, change.timestamp_ms))),
+            None => Ok(None),
+        });
+        let (cells, op, timestamp_ms, error) = match read {
+            Ok(None) => return,
+            Ok(Some((cells, op, timestamp_ms))) => (cells, op, timestamp_ms, None),
+            Err(error) => (vec![None; self.declared.input.len()], None, None, Some(error)),
+        };
+        let timestamp_ms = Some(timestamp_ms.unwrap_or(record.timestamp_ms)).filter(|known| *known > 0);
+        let timestamp = timestamp_ms.and_then(DateTime::from_timestamp_millis);
+        let meta = [
+            error.clone(),
+            Some(begin(record.key, self.limits.text_bytes_max)).filter(|key| !key.is_empty()),
+            Some(record.offset.to_string()),
+            op.map(str::to_string),
+            Some(record.partition.to_string()),
+            timestamp.map(|timestamp| timestamp.to_rfc3339_opts(SecondsFormat::Millis, true)),
+            error.map(|_| begin(record.value, self.limits.text_bytes_max)),
+        ];
+        for (column, cell) in self.columns.iter_mut().zip(cells.into_iter().chain(meta)) {
+            self.bytes += cell.as_ref().map_or(0, String::len);
+            column.append_option(cell);
+        }
+        self.rows += 1;
+    }
+
+    fn cells(&self, row: &Value) -> Result<Vec<Option<String>>, String> {
+        let bytes_max = self.limits.text_bytes_max;
+        let cell = |(name, pointer): (&String, &String)| match row.pointer(pointer).and_then(records::text) {
+            Some(text) if text.len() > bytes_max => {
+                Err(format!("`{name}` has {} bytes, more than extract.text_bytes_max ({bytes_max})", text.len()))
+            }
+            cell => Ok(cell),
+        };
+        self.declared.input.iter().map(cell).collect()
+    }
+
+    /// What was collected, which may be nothing.
+    ///
+    /// # Errors
+    /// `Internal`, which no record can cause.
+    pub(super) fn take(&mut self) -> Result<RecordBatch, Error> {
+        (self.rows, self.bytes) = (0, 0);
+        let columns = self.columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect();
+        RecordBatch::try_new(records::schema(self.declared.columns().iter()), columns)
+            .map_err(|error| Error::internal("put records together", error))
+    }
+}
+
+/// Bytes as text, cut off behind `bytes_max`.
+fn begin(bytes: &[u8], bytes_max: usize) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(bytes_max)]).into_owned()
+}
+
+fn json(value: &[u8]) -> Result<Change, String> {
+    if value.is_empty() {
+        return Ok(Change { op: Some("D"), row: Value::Null, timestamp_ms: None });
+    }
+    Ok(Change { op: None, row: Value::Object(object(value)?), timestamp_ms: None })
+}
+
+/// The change of an envelope; none for a tombstone.
+fn debezium(value: &[u8]) -> Result<Option<Change>, String> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    let mut envelope = object(value)?;
+    if envelope.contains_key("schema") && envelope.contains_key("payload") {
+        envelope = match envelope.remove("payload") {
+            Some(Value::Object(payload)) => payload,
+            Some(Value::Null) => return Ok(None),
+            _ => return Err("`payload` is no object".to_string()),
+        };
+    }
+    let (op, side) = match envelope.get("op").and_then(Value::as_str) {
+        Some("c" | "r") => ("I", "after"),
+        Some("u") => ("U", "after"),
+        Some("d") => ("D", "before"),
+        Some("t") => return Err("a TRUNCATE, which names no row: load the table anew".to_string()),
+        Some(_) => return Err("`op` is none of c, u, r and d".to_string()),
+        None => return Err("no `op`: not an envelope of Debezium; is the format \"json\"?".to_string()),
+    };
+    match envelope.remove(side) {
+        Some(row @ Value::Object(_)) => {
+            Ok(Some(Change { op: Some(op), row, timestamp_ms: envelope.get("ts_ms").and_then(Value::as_i64) }))
+        }
+        _ if op == "D" => {
+            Err("a delete without `before`: give the table a primary key or a replica identity".to_string())
+        }
+        _ => Err(format!("no row in `{side}`")),
+    }
+}
+
+fn object(value: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(value) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("JSON, but no object".to_string()),
+        Err(error) => Err(format!("not JSON, at line {} column {}", error.line(), error.column())),
+    }
+}
