@@ -165,6 +165,7 @@ fn help_names_every_command() {
         "lake",
         "doctor",
         "token",
+        "connector",
         "contracts",
         "dead-letters",
     ] {
