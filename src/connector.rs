@@ -1,7 +1,7 @@
 //! `quad connector`: making a connector, and seeing what it makes of a source before anything is taken in.
 //!
-//! A name and a contract enter and a folder of files leaves; or a source, or the body of a push, enters and its first rows
-//! are printed, mapped and checked, with what is sensitive masked. Log, lake and state are not opened.
+//! A name and a contract enter and a folder of files leaves; or a source or the body of a push enters, and its first
+//! rows are printed, mapped and checked, with what is sensitive masked. Log, lake and state are not opened.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

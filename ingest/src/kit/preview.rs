@@ -11,7 +11,6 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use chrono::Utc;
 use chrono_tz::Tz;
-use schemas::Class;
 
 use crate::connector::{Connector, TableMapping};
 use crate::error::Error;
@@ -27,8 +26,7 @@ use crate::settings::ExtractSettings;
 /// What would become of some rows. Each that was read is among the records, the letters or those left out.
 pub struct Preview {
     pub rows_read: usize,
-    /// The fields that the mapping gives, in the contract's types; columns that are made of sensitive ones, and fields of
-    /// class 3, hold text that is masked.
+    /// The fields that the mapping gives, in the contract's types; those made of sensitive columns hold a mask.
     pub records: RecordBatch,
     pub letters: Vec<Letter>,
     /// Rows that the mapping's WHERE does not take.
@@ -37,7 +35,8 @@ pub struct Preview {
     pub codes_unknown: Vec<(String, String, u64)>,
 }
 
-/// The first `rows_max` rows of a pulled table, without columns when there are none. The source is asked as in a first pull.
+/// The first `rows_max` rows of a pulled table, without columns when there are none. It is asked as in a first
+/// pull.
 ///
 /// # Errors
 /// As [`Source::pull`].
@@ -100,25 +99,17 @@ pub async fn preview(
     let letters = refine::letters(source, &table.contract, input, &mapped, &violations, &connector.sensitive);
     let masked = mapping.made_of(&connector.sensitive);
     let left_out = input.num_rows() - mapped.rows.len() - mapped.failed.len();
-    let records = shown(table, &mapped.batch.schema(), &records.batch, &masked)?;
+    let records = shown(&mapped.batch.schema(), &records.batch, &masked)?;
     let codes_unknown = masked_codes(codes_unknown.values(), input, &connector.sensitive);
     Ok(Preview { rows_read: input.num_rows(), records, letters, left_out, codes_unknown })
 }
 
 /// The columns of `records` that the mapping gives, masked.
-fn shown(
-    table: &TableMapping,
-    mapped: &Schema,
-    records: &RecordBatch,
-    masked: &[String],
-) -> Result<RecordBatch, Error> {
-    let is_masked = |name: &str| {
-        let is_highly_sensitive = table.contract.field(name).is_some_and(|field| field.class == Class::HighlySensitive);
-        is_highly_sensitive || masked.iter().any(|masked| masked.eq_ignore_ascii_case(name))
-    };
+fn shown(mapped: &Schema, records: &RecordBatch, masked: &[String]) -> Result<RecordBatch, Error> {
+    let is_masked = |name: &str| masked.iter().any(|masked| masked.eq_ignore_ascii_case(name));
     let (mut fields, mut columns) = (Vec::new(), Vec::<ArrayRef>::new());
     for (field, column) in records.schema().fields().iter().zip(records.columns()) {
-        // The source's key is the contract's when the mapping gives none: it tells nothing new, and would need its own mask.
+        // A key of the source is not shown: it may be made of what is masked.
         if field.name() == "src_key" || mapped.field_with_name(field.name()).is_err() {
             continue;
         }

@@ -69,7 +69,9 @@ const CHANGED: &str = "ROW_UPDATED_AT";
 
 fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
     let (table, target) = (&contract.table, contract.name());
-    let secret = contract.fields.iter().filter(|field| field.class == Class::HighlySensitive);
+    // What tells rows apart stays readable, so that a letter can be found at its source.
+    let is_place = |field: &Field| contract.key.contains(&field.name) || contract.event_time == field.name;
+    let secret = contract.fields.iter().filter(|field| field.class == Class::HighlySensitive && !is_place(field));
     let sensitive = secret.map(|field| format!("\"{}\"", column(field))).collect::<Vec<_>>().join(", ");
     let (kind_name, interface, table_keys) = match kind {
         Kind::Sql => ("sql", "", sql(contract)),
@@ -92,10 +94,10 @@ fn sql(contract: &Contract) -> String {
     let columns = needed.iter().map(|field| column(field)).collect::<Vec<_>>().join(", ");
     let key = contract.key.iter().map(|name| format!(", \"{}\"", name.to_uppercase())).collect::<String>();
     format!(
-        "# Runs in the source. Give its columns the names of the mapping (XH AS STUDENT_NO), and select no more than is mapped.\n\
+        "# Runs in the source. Name its columns as the mapping does: XH AS STUDENT_NO. Select no more than is mapped.\n\
          query = \"\"\"\nSELECT {columns}, {CHANGED}\nFROM TABLE_NAME\n\"\"\"\n\
          pull = \"cursor\"\n\
-         # NOT NULL, unique together, the time of change first. No time of change: pull = \"snapshot\" without the next two keys.\n\
+         # NOT NULL, unique together, the time of change first. Is there none? pull = \"snapshot\" and no cursor.\n\
          cursor = [\"{CHANGED}\"{key}]\n\
          # Rows that come late are still found so many seconds back.\noverlap_s = 600\n"
     )
@@ -122,7 +124,7 @@ fn http_table(contract: &Contract) -> String {
     let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
     format!(
         "# Below the URL of the source.\npath = \"/v1/{table}\"\nquery = {{ page = \"{{page}}\" }}\n\
-         # By page number, and everything each time; by \"id\", \"token\" or time, with \"cursor\": see docs/connectors.md.\n\
+         # Everything each time, by page number; by \"id\", \"token\" or time, with \"cursor\": see docs/connectors.md.\n\
          pull = \"snapshot\"\npages = \"number\"\n# JSON pointer in the answer.\nrecords = \"/data\"\n\
          # Input column = JSON pointer in a record.\n{input}",
         table = contract.table,
@@ -132,7 +134,8 @@ fn http_table(contract: &Contract) -> String {
 fn webhook_table(contract: &Contract) -> String {
     let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
     format!(
-        "# JSON pointer in the body; \"\" is the whole body.\nrecords = \"\"\n# Input column = JSON pointer in a record.\n{input}"
+        "# JSON pointer in the body; \"\" is the whole body.\nrecords = \"\"\n\
+         # Input column = JSON pointer in a record.\n{input}"
     )
 }
 
@@ -150,11 +153,11 @@ fn mapping(kind: Kind, contract: &Contract) -> String {
     let line = |field: &Field| format!("{} AS {}", expression(field), field.name);
     let needed: String = needed.iter().map(|field| format!("    {}, -- {}\n", line(field), field.title)).collect();
     let others: String = others.iter().map(|field| format!("    -- , {} -- {}\n", line(field), field.title)).collect();
-    let named = if kind == Kind::Sql { "add the column to the query" } else { "and from its line in [input]" };
+    let named = if kind == Kind::Sql { "and add the column to the query" } else { "and the # of its line in [input]" };
     format!(
-        "-- → {target}. Columns of input are text, NULL when absent; `quad tables --describe {target}` tells each field's rules.\n\
+        "-- → {target}. All columns of input are text. Each field's rules: quad tables --describe {target}\n\
          SELECT\n{needed}    cn_timestamp(\"{CHANGED}\") AS src_updated_at -- when the row changed\n\
-         \x20   -- Fields that may be missing: take away the first dashes, {named}.\n{others}FROM input\n",
+         \x20   -- Fields that may be missing: take away the first dashes {named}.\n{others}FROM input\n",
         target = contract.name(),
     )
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::util::display::array_value_to_string;
 use expect_test::{Expect, expect};
 use schemas::{Contracts, Kind as TableKind};
+use serde_json::json;
 
 use super::{preview, scaffold};
 use crate::connector::{Connector, Kind};
@@ -125,15 +126,16 @@ async fn check(body: serde_json::Value, rows_max: usize, expected: Expect) {
 
 #[tokio::test]
 async fn a_preview_shows_rows_letters_and_unknown_codes_and_hides_what_is_sensitive() {
-    let row = |id: &str, no: &str, state: &str, at: &str| serde_json::json!({ "id": id, "no": no, "kind": "secret", "state": state, "at": at });
-    let body = serde_json::json!([
-        row("L1", "0026", "1", "2026-11-01 08:00:00"),
-        row("L2", "0026", "9", "2026-11-01 08:00:00"),
-        row("L3", "0026", "1", "soon"),
-        row("L4", "0000", "1", "2026-11-01 08:00:00"),
-        row("L5", "0026", "1", "2026-11-01 08:00:00"),
+    let row =
+        |[id, no, state, at]: [&str; 4]| json!({ "id": id, "no": no, "kind": "secret", "state": state, "at": at });
+    let body = json!([
+        row(["L1", "0026", "1", "2026-11-01 08:00:00"]),
+        row(["L2", "0026", "9", "2026-11-01 08:00:00"]),
+        row(["L3", "0026", "1", "soon"]),
+        row(["L4", "0000", "1", "2026-11-01 08:00:00"]),
+        row(["L5", "0026", "1", "2026-11-01 08:00:00"]),
     ]);
     check(body.clone(), 4, expect![]).await;
     check(body, 1, expect![]).await;
-    check(serde_json::json!([]), 4, expect![]).await;
+    check(json!([]), 4, expect![]).await;
 }
