@@ -135,7 +135,30 @@ async fn a_preview_shows_rows_letters_and_unknown_codes_and_hides_what_is_sensit
         row(["L4", "0000", "1", "2026-11-01 08:00:00"]),
         row(["L5", "0026", "1", "2026-11-01 08:00:00"]),
     ]);
-    check(body.clone(), 4, expect![]).await;
-    check(body, 1, expect![]).await;
-    check(json!([]), 4, expect![]).await;
+    check(body.clone(), 4, expect![[r#"
+        4 read, 1 left out
+        *** 0026  2026-11-01T00:00:00Z 2026-11-01T00:00:00Z 2026-11-01T15:59:59Z approved
+        approval_status values not one of the known values {"QJLX":"***","SJ":"2026-11-01 08:00:00","WID":"***","XH":"0026","ZT":"9"}
+        applied_at type not a timestamp (RFC 3339) {"QJLX":"***","SJ":"soon","WID":"***","XH":"0026","ZT":"1"}
+        kind *** 3
+        state 9 1
+    "#]]).await;
+    check(
+        body,
+        1,
+        expect![[r#"
+        1 read, 0 left out
+        *** 0026  2026-11-01T00:00:00Z 2026-11-01T00:00:00Z 2026-11-01T15:59:59Z approved
+        kind *** 1
+    "#]],
+    )
+    .await;
+    check(
+        json!([]),
+        4,
+        expect![[r#"
+        0 read, 0 left out
+    "#]],
+    )
+    .await;
 }
