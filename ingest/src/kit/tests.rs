@@ -86,7 +86,7 @@ SJ = "/at"
 
 const MAPPING: &str = r#"
 SELECT clean_id("WID") AS leave_id, clean_id("XH") AS student_no, code_map('kind', "QJLX") AS leave_type,
-       cn_timestamp("SJ") AS applied_at, cn_timestamp("SJ") AS start_at, cn_timestamp_end("SJ") AS end_at,
+       cn_timestamp("SJ") AS applied_at, cn_timestamp("SJ") AS start_at, cn_timestamp_end(substr("SJ", 1, 10)) AS end_at,
        COALESCE(code_map('state', "ZT"), "ZT") AS approval_status
 FROM input WHERE "XH" <> '0000'
 "#;
