@@ -12,7 +12,7 @@ use ingest::extract::backfill::{Backfill, BackfillState};
 use serde_json::{Value, json};
 
 use crate::post;
-use crate::report::print_table;
+use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 /// Between two looks at a backfill that runs.
@@ -82,7 +82,7 @@ impl Asking {
 
     fn print(&self, backfills: &[Backfill]) -> Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(backfills)?);
+            print_document(backfills)?;
             return Ok(());
         }
         let row = |backfill: &Backfill| {

@@ -17,7 +17,7 @@ use query::api::client::Client;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
-use crate::report::print_table;
+use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 /// Rows held back for a table whose columns line up; a longer answer is printed in several.
@@ -142,7 +142,7 @@ pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode
     };
     let profile = args.server.connect(settings).await?.profile(request).await.map_err(with_hint)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&document(&profile))?);
+        print_document(&document(&profile))?;
         return Ok(ExitCode::SUCCESS);
     }
     println!("person {}   version {}   snapshot {}\n", profile.person_id, profile.profile_version, profile.snapshot);

@@ -11,7 +11,7 @@ use lake::Lake;
 use query::Access;
 use schemas::{Checker, Contracts, Decoder};
 
-use crate::report::{Format, print_table};
+use crate::report::{Format, print_document, print_table};
 use crate::settings::Settings;
 
 /// One thing that was looked at.
@@ -130,7 +130,7 @@ fn print(findings: &[Finding], format: Format) -> Result<ExitCode> {
                 Err(mend) => serde_json::json!({ "subject": finding.subject, "ok": false, "message": mend }),
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&documents)?);
+        print_document(&documents)?;
     } else {
         let row = |finding: &Finding| {
             let (mark, text) = match &finding.outcome {

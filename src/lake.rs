@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use schemas::Contract;
 use serde_json::{Value, json};
 
-use crate::report::print_table;
+use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 /// What to do.
@@ -74,7 +74,7 @@ pub async fn run(settings: &Settings, command: &LakeCommand) -> Result<ExitCode>
         head = [&["table"], names.as_slice()].concat();
     }
     if tables.json {
-        println!("{}", serde_json::to_string_pretty(&documents)?);
+        print_document(&documents)?;
     } else if rows.is_empty() {
         println!("nothing has landed in {}", settings.lake.path);
     } else {

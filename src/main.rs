@@ -5,6 +5,7 @@
 
 mod backfill;
 mod client;
+mod connector;
 mod contracts;
 mod dead_letters;
 mod doctor;
@@ -71,6 +72,9 @@ enum Command {
     Token(client::TokenArgs),
     /// List, show, replay and discard the rows and records that could not be taken in.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Make a connector, and see what it makes of a source before anything is taken in.
+    #[command(subcommand)]
+    Connector(connector::ConnectorCommand),
     /// Compare contracts: what a change means for records, rows and producers.
     Contracts(contracts::ContractsArgs),
 }
@@ -126,6 +130,7 @@ async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
         Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
+        Command::Connector(command) => connector::run(&settings, &command).await,
         Command::Contracts(args) => Ok(contracts::run(&args)),
     }
 }

@@ -16,7 +16,7 @@ use lake::Lake;
 use schemas::{Contract, Contracts};
 use serde_json::json;
 
-use crate::report::print_table;
+use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 /// `quad reconcile`.
@@ -232,7 +232,7 @@ fn print(args: &ReconcileArgs, compared: &[Compared], behind: &Result<Vec<(Strin
     let is_well = gaps == 0 && !is_behind;
     if args.json {
         let document = json!({ "equal": is_well, "days": documents, "records_behind": log });
-        println!("{}", serde_json::to_string_pretty(&document)?);
+        print_document(&document)?;
     } else {
         print_table(&["source", "table", "day", "at the source", "in the lake", "finding"], &rows);
         match behind {

@@ -1,11 +1,13 @@
 //! `quad sources`: how each source is, for people or, with `--json`, for scripts; and how tables are printed everywhere.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use chrono::Utc;
 use clap::Args;
 use ingest::extract::status;
+use serde::Serialize;
 
 use crate::settings::Settings;
 
@@ -26,7 +28,7 @@ pub fn sources(settings: &Settings, format: Format) -> Result<ExitCode> {
         format!("no extract has run with extract.state_path {}", settings.extract.state_path.display())
     })?;
     if format.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        print_document(&report)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows = Vec::new();
@@ -59,6 +61,26 @@ pub fn sources(settings: &Settings, format: Format) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Prints a line. A reader that has gone, as `head` does, has seen enough: the rest goes nowhere.
+pub fn print_line(line: &str) {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("quad: could not print: {error}");
+            std::process::exit(1);
+        }
+        _ => {}
+    }
+}
+
+/// Prints one JSON document.
+///
+/// # Errors
+/// It cannot be written as JSON.
+pub fn print_document(document: &(impl Serialize + ?Sized)) -> Result<()> {
+    print_line(&serde_json::to_string_pretty(document)?);
+    Ok(())
+}
+
 /// Columns as wide as their widest cell; a Chinese character takes two places. An empty head is not printed.
 pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
     let width = |text: &str| text.chars().map(|c| if c as u32 >= 0x1100 { 2 } else { 1 }).sum::<usize>();
@@ -71,7 +93,7 @@ pub fn print_table(head: &[&str], rows: &[Vec<String>]) {
     }
     let print = |cells: &[String]| {
         let padded = cells.iter().zip(&widths).map(|(cell, to)| format!("{cell}{}", " ".repeat(to - width(cell))));
-        println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+        print_line(padded.collect::<Vec<_>>().join("  ").trim_end());
     };
     if !head.is_empty() {
         print(&head.iter().map(|text| text.to_string()).collect::<Vec<_>>());

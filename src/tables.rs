@@ -11,7 +11,7 @@ use schemas::describe;
 use schemas::{Contract, Contracts, Field, Kind};
 use serde_json::{Value, json};
 
-use crate::report::print_table;
+use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 /// `quad tables`.
@@ -65,7 +65,7 @@ async fn list(contracts: &Contracts, lake: &Lake, as_json: bool) -> Result<()> {
         ]);
     }
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&documents)?);
+        print_document(&documents)?;
     } else {
         print_table(&["table", "title", "kind", "key", "class", "rows in history", "version"], &rows);
     }
@@ -78,7 +78,7 @@ fn describe(contracts: &Contracts, name: &str, as_json: bool) -> Result<()> {
         bail!(crate::usage(format!("no table is named {name}; near it: {near}; `quad tables` lists all")));
     };
     if as_json {
-        println!("{}", serde_json::to_string_pretty(&document(contracts, contract))?);
+        print_document(&document(contracts, contract))?;
         return Ok(());
     }
     let Contract { title, purpose, description, limitations, .. } = contract.as_ref();

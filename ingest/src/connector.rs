@@ -169,12 +169,16 @@ impl Connector {
                 "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
             ));
         }
-        if extract.id_key.is_none() && self.tables.iter().any(|table| table.mapping_sql.contains("id_hash(")) {
-            return Err(wrong(
-                "its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes",
-            ));
-        }
+        self.check_id_key(extract).map_err(wrong)?;
         Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
+    }
+
+    /// Whether mappings that hash have a key for it; what is missing.
+    pub(crate) fn check_id_key(&self, extract: &ExtractSettings) -> Result<(), &'static str> {
+        match extract.id_key.is_none() && self.tables.iter().any(|table| table.mapping_sql.contains("id_hash(")) {
+            true => Err("its mapping hashes identity numbers: set QUAD_EXTRACT__ID_KEY to a secret that never changes"),
+            false => Ok(()),
+        }
     }
 }
 

@@ -22,8 +22,8 @@ pub mod text;
 pub mod time;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::datatypes::DataType;
@@ -42,7 +42,39 @@ pub struct Surroundings {
     /// The key of `id_hash`; without it the function does not exist.
     pub id_key: Option<Sensitive<String>>,
     /// Values that no code map knew.
-    pub codes_unknown: Arc<AtomicU64>,
+    pub codes_unknown: Arc<UnknownCodes>,
+}
+
+/// Values that no code map knew: how many, and the first of them.
+#[derive(Debug, Default)]
+pub struct UnknownCodes {
+    count: AtomicU64,
+    /// By set and value, at most [`UNKNOWN_VALUES_MAX`].
+    values: Mutex<BTreeMap<(String, String), u64>>,
+}
+
+/// Beyond so many different values only the count goes on.
+const UNKNOWN_VALUES_MAX: usize = 100;
+
+impl UnknownCodes {
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The first different values, each with its set and how often it came.
+    pub fn values(&self) -> Vec<(String, String, u64)> {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.iter().map(|((set, value), times)| (set.clone(), value.clone(), *times)).collect()
+    }
+
+    fn add(&self, set: &str, value: &str) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (set.to_string(), value.to_string());
+        if values.len() < UNKNOWN_VALUES_MAX || values.contains_key(&key) {
+            *values.entry(key).or_default() += 1;
+        }
+    }
 }
 
 /// Makes all functions known to `context`.
@@ -63,7 +95,7 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
     context.register_udf(binary("code_map", move |set, x| {
         let code = maps.get(set).and_then(|map| map.get(x.trim())).cloned();
         if code.is_none() && !x.trim().is_empty() {
-            unknown.fetch_add(1, Ordering::Relaxed);
+            unknown.add(set, x.trim());
         }
         code
     }));

@@ -130,6 +130,23 @@ impl Mapping {
         false
     }
 
+    /// The output columns whose expressions name any of the input columns `names`, and those that are called so.
+    pub fn made_of(&self, names: &[String]) -> Vec<String> {
+        let is_one = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word));
+        let mut made = names.to_vec();
+        let statements = Parser::parse_sql(&GenericDialect {}, &self.sql).unwrap_or_default();
+        let Some(Statement::Query(query)) = statements.first() else { return made };
+        let SetExpr::Select(select) = query.body.as_ref() else { return made };
+        for item in &select.projection {
+            let SelectItem::ExprWithAlias { expr, alias } = item else { continue };
+            let tokens = Tokenizer::new(&GenericDialect {}, &expr.to_string()).tokenize().unwrap_or_default();
+            if tokens.iter().any(|token| matches!(token, Token::Word(word) if is_one(&word.value))) {
+                made.push(alias.value.clone());
+            }
+        }
+        made
+    }
+
     /// The names of the mapped columns, for an input with `columns`.
     ///
     /// # Errors

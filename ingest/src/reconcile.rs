@@ -8,7 +8,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
@@ -138,7 +137,7 @@ pub fn at_source(
         timezone,
         code_maps: connector.code_maps.clone(),
         id_key: extract.id_key.clone(),
-        codes_unknown: Arc::new(AtomicU64::new(0)),
+        codes_unknown: Arc::default(),
     };
     let mapping = Mapping::new(&connector.name, table, &surroundings)?;
     let refiner = Refiner::new(table.contract.clone())?;

@@ -166,6 +166,7 @@ fn help_names_every_command() {
         "lake",
         "doctor",
         "token",
+        "connector",
         "contracts",
         "dead-letters",
     ] {

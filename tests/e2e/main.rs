@@ -7,6 +7,7 @@
 mod backfill;
 mod chaos;
 mod commands;
+mod connector;
 mod day;
 mod disk;
 mod doors;

@@ -176,7 +176,11 @@ fn newest_of(column: &ArrayRef) -> Option<DateTime<Utc>> {
 }
 
 /// A mapped column that the contract does not know is a typing mistake that would lose data silently.
-fn check_output(connector: &str, table: &TableMapping, schema: &arrow::datatypes::Schema) -> Result<(), Error> {
+pub(crate) fn check_output(
+    connector: &str,
+    table: &TableMapping,
+    schema: &arrow::datatypes::Schema,
+) -> Result<(), Error> {
     let unknown = coerce::unknown_columns(&table.contract, schema, &MAPPED_ENVELOPE);
     if unknown.is_empty() {
         return Ok(());

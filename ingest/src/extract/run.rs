@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -28,7 +28,7 @@ use super::status::Board;
 use super::webhook;
 use crate::connector::{Connector, Pull};
 use crate::error::{Error, ErrorKind};
-use crate::functions::Surroundings;
+use crate::functions::{Surroundings, UnknownCodes};
 use crate::letter;
 use crate::metrics;
 use crate::refine::Refiner;
@@ -58,7 +58,7 @@ pub struct PreparedSource {
     pub settings: SourceSettings,
     pub schedule: Schedule,
     pub pipelines: Vec<Pipeline>,
-    pub codes_unknown: Arc<AtomicU64>,
+    pub codes_unknown: Arc<UnknownCodes>,
 }
 
 impl PreparedSource {
@@ -231,7 +231,7 @@ impl Extract {
             metrics::end_span(&span, pull.sent.records, pull.sent.letters, failed);
             match outcome {
                 Ok(()) => {
-                    let unknown = source.codes_unknown.load(Ordering::Relaxed);
+                    let unknown = source.codes_unknown.count();
                     self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
                     tracing::debug!(source = source.id, table, records = pull.sent.records, "pulled");
                 }
@@ -287,7 +287,7 @@ async fn prepare_source(
 ) -> Result<PreparedSource, Error> {
     let connector = Connector::load(&extract.connectors_path, &settings.connector, contracts)?;
     let schedule = connector.check_source(&id, &settings, extract, timezone)?;
-    let codes_unknown = Arc::new(AtomicU64::new(0));
+    let codes_unknown = Arc::new(UnknownCodes::default());
     let surroundings = Surroundings {
         timezone,
         code_maps: connector.code_maps.clone(),

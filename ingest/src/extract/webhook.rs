@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use axum::Json;
@@ -33,7 +32,7 @@ use super::admin;
 use super::pipeline::{Pipeline, Sent};
 use super::records;
 use super::run::{Extract, PreparedSource};
-use crate::connector::{Kind, Spec};
+use crate::connector::{Kind, Spec, TableMapping};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::settings::SourceSettings;
@@ -65,7 +64,7 @@ pub(super) struct Receiver {
 }
 
 /// A refusal: its status, and what to do about it.
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Refusal(pub(super) StatusCode, pub(crate) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -162,7 +161,7 @@ async fn keep(
         return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many pushes a second; wait and send again".into()));
     }
     let pipeline = &prepared.pipelines[at];
-    let input = input(pipeline, body, receiver.extract.settings().push_records_max)?;
+    let input = input(&pipeline.table, body, receiver.extract.settings().push_records_max)?;
     let ready = pipeline.prepare(&input, Utc::now()).await.map_err(internal)?;
     let (records, letters, newest) = (ready.records.len(), ready.letters.len(), ready.newest);
     let sent = Sent { records, letters, repeats: 0, newest };
@@ -181,7 +180,7 @@ async fn keep(
         }
         Err(error) => return Err(internal(Error::internal("append a push", error))),
     }
-    let unknown = prepared.codes_unknown.load(Ordering::Relaxed);
+    let unknown = prepared.codes_unknown.count();
     receiver.extract.board.succeeded(source, table, sent, unknown, Utc::now());
     Ok(sent)
 }
@@ -232,9 +231,9 @@ pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// The records of a body, as text columns.
-fn input(pipeline: &Pipeline, body: &[u8], records_max: usize) -> Result<RecordBatch, Refusal> {
+pub(crate) fn input(table: &TableMapping, body: &[u8], records_max: usize) -> Result<RecordBatch, Refusal> {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
-    let Spec::Webhook(Table { records: pointer, input }) = &pipeline.table.spec else {
+    let Spec::Webhook(Table { records: pointer, input }) = &table.spec else {
         return Err(bad("this table is not pushed".into()));
     };
     let body: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;

@@ -205,6 +205,9 @@ fn written(log: &Arc<dyn Log>, contract: &Contract) -> Result<BTreeMap<(i64, i64
     Ok(records)
 }
 
+/// One version of a key: its change time, its place, and whether it deletes.
+type Version = (Option<i64>, (i64, i64), bool);
+
 /// The newest version of each key by the contract's ordering, then by place, without deletes; and how many versions came
 /// after a newer one.
 async fn latest(lake: &Lake, contract: &Contract) -> Result<(BTreeSet<(i64, i64)>, u64)> {
@@ -217,24 +220,24 @@ async fn latest(lake: &Lake, contract: &Contract) -> Result<(BTreeSet<(i64, i64)
          ORDER BY kafka_partition, kafka_offset",
         key.join(", ")
     );
-    let mut newest: BTreeMap<String, (Option<i64>, (i64, i64), bool)> = BTreeMap::new();
+    let mut newest: BTreeMap<String, Version> = BTreeMap::new();
     let mut late = 0;
     for batch in context.sql(&sql).await?.collect().await? {
         let keys = cast(batch.column(0), &DataType::Utf8)?;
         let operations = cast(batch.column(4), &DataType::Utf8)?;
         let (keys, operations) = (keys.as_string::<i32>(), operations.as_string::<i32>());
         let updated = batch.column(1).as_primitive::<Int64Type>();
-        let places = [column(&batch, 2)?, column(&batch, 3)?];
-        for at in 0..batch.num_rows() {
+        let places = column(&batch, 2)?.into_iter().zip(column(&batch, 3)?);
+        for (at, place) in places.enumerate() {
             let updated = (!updated.is_null(at)).then(|| updated.value(at));
-            let version = (updated, (places[0][at], places[1][at]), operations.value(at) == "D");
+            let version = (updated, place, operations.value(at) == "D");
             match newest.get(keys.value(at)) {
                 Some((newer, ..)) if *newer > updated => late += 1,
                 _ => drop(newest.insert(keys.value(at).to_string(), version)),
             }
         }
     }
-    let is_there = |(_, place, is_deleted): (Option<i64>, (i64, i64), bool)| (!is_deleted).then_some(place);
+    let is_there = |(_, place, is_deleted): Version| (!is_deleted).then_some(place);
     Ok((newest.into_values().filter_map(is_there).collect(), late))
 }
 

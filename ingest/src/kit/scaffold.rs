@@ -1,0 +1,190 @@
+//! A new connector for a contract, with everything a data engineer has to fill in.
+//!
+//! A name, a kind of source and a contract enter; the files of a folder leave: `connector.toml`, one mapping with every
+//! field of the contract, and a code map for each field that has codes. They load as they are. Nothing is overwritten.
+
+use std::path::{Path, PathBuf};
+
+use schemas::{Class, Contract, Field, FieldType};
+
+use crate::connector::Kind;
+use crate::error::Error;
+
+/// Writes the connector `name` below `dir`; the files that were written.
+///
+/// # Errors
+/// `Settings` for a name that cannot be one, a folder that is there already or cannot be written.
+pub fn write(dir: &Path, name: &str, kind: Kind, contract: &Contract) -> Result<Vec<PathBuf>, Error> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if !is_plain || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        return Err(Error::settings(format!(
+            "`{name}` is no name of a connector: lower case, digits and _, as in library_hj"
+        )));
+    }
+    let folder = dir.join(name);
+    if folder.exists() {
+        return Err(Error::settings(format!(
+            "{} is there already and is left as it is: choose another name",
+            folder.display()
+        )));
+    }
+    let mut written = Vec::new();
+    for (file, text) in files(name, kind, contract) {
+        let file = folder.join(file);
+        let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
+        made.and_then(|()| std::fs::write(&file, text))
+            .map_err(|error| Error::settings(format!("could not write {}: {error}", file.display())))?;
+        written.push(file);
+    }
+    Ok(written)
+}
+
+/// The files of a connector, by their names in its folder.
+fn files(name: &str, kind: Kind, contract: &Contract) -> Vec<(String, String)> {
+    let mut files = vec![
+        ("connector.toml".to_string(), connector(name, kind, contract)),
+        (format!("{}.sql", contract.table), mapping(kind, contract)),
+    ];
+    for field in &contract.fields {
+        if let Some(codes) = codes(field) {
+            let lines: String = codes.iter().map(|(value, code)| format!("{value},{code}\n")).collect();
+            files.push((format!("codes/{}.csv", field.name), format!("source_value,code\n{lines}")));
+        }
+    }
+    files
+}
+
+/// The fields that every row must have, and the others.
+fn split(contract: &Contract) -> (Vec<&Field>, Vec<&Field>) {
+    contract.fields.iter().partition(|field| field.required || contract.key.contains(&field.name))
+}
+
+/// What a source is assumed to call a field.
+fn column(field: &Field) -> String {
+    field.name.to_uppercase()
+}
+
+/// The column that says when a row changed.
+const CHANGED: &str = "ROW_UPDATED_AT";
+
+fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
+    let (table, target) = (&contract.table, contract.name());
+    // What tells rows apart stays readable, so that a letter can be found at its source.
+    let is_place = |field: &Field| contract.key.contains(&field.name) || contract.event_time == field.name;
+    let secret = contract.fields.iter().filter(|field| field.class == Class::HighlySensitive && !is_place(field));
+    let sensitive = secret.map(|field| format!("\"{}\"", column(field))).collect::<Vec<_>>().join(", ");
+    let (kind_name, interface, table_keys) = match kind {
+        Kind::Sql => ("sql", "", sql(contract)),
+        Kind::Files => ("files", "", files_table(contract)),
+        Kind::Http => ("http", HTTP, http_table(contract)),
+        Kind::Webhook => ("webhook", "", webhook_table(contract)),
+    };
+    format!(
+        "# {name}: which system this is, of which vendor and version, and on what it was tried.\n\n\
+         title = \"{name}\"\nkind = \"{kind_name}\"\n\
+         # Columns of the source whose values are masked in dead letters and previews.\n\
+         sensitive = [{sensitive}]\n{interface}\n\
+         # {title}\n[tables.{table}]\ncontract = \"{target}\"\n{table_keys}",
+        title = contract.title,
+    )
+}
+
+fn sql(contract: &Contract) -> String {
+    let (needed, _) = split(contract);
+    let columns = needed.iter().map(|field| column(field)).collect::<Vec<_>>().join(", ");
+    let key = contract.key.iter().map(|name| format!(", \"{}\"", name.to_uppercase())).collect::<String>();
+    format!(
+        "# Runs in the source. Name its columns as the mapping does: XH AS STUDENT_NO. Select no more than is mapped.\n\
+         query = \"\"\"\nSELECT {columns}, {CHANGED}\nFROM TABLE_NAME\n\"\"\"\n\
+         pull = \"cursor\"\n\
+         # NOT NULL, unique together, the time of change first. Is there none? pull = \"snapshot\" and no cursor.\n\
+         cursor = [\"{CHANGED}\"{key}]\n\
+         # Rows that come late are still found so many seconds back.\noverlap_s = 600\n"
+    )
+}
+
+fn files_table(contract: &Contract) -> String {
+    let input = input(contract, |field| field.title.clone(), "{modified}");
+    format!(
+        "# Below the folder of the source.\nfiles = \"{table}/**/*.csv\"\n\
+         # New and changed files; \"snapshot\" when all files together are the table, and what is in none is deleted.\n\
+         pull = \"changed\"\n# Input column = header; in JSON lines, JSON pointer.\n{input}",
+        table = contract.table,
+    )
+}
+
+const HTTP: &str = "
+[http]
+# \"none\", \"bearer\" or \"oauth2\", see docs/connectors.md.
+auth = \"none\"
+requests_per_s_max = 5
+";
+
+fn http_table(contract: &Contract) -> String {
+    let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
+    format!(
+        "# Below the URL of the source.\npath = \"/v1/{table}\"\nquery = {{ page = \"{{page}}\" }}\n\
+         # Everything each time, by page number; by \"id\", \"token\" or time, with \"cursor\": see docs/connectors.md.\n\
+         pull = \"snapshot\"\npages = \"number\"\n# JSON pointer in the answer.\nrecords = \"/data\"\n\
+         # Input column = JSON pointer in a record.\n{input}",
+        table = contract.table,
+    )
+}
+
+fn webhook_table(contract: &Contract) -> String {
+    let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
+    format!(
+        "# JSON pointer in the body; \"\" is the whole body.\nrecords = \"\"\n\
+         # Input column = JSON pointer in a record.\n{input}"
+    )
+}
+
+/// `[input]`: each column and its place; those that may be missing behind a `#`.
+fn input(contract: &Contract, place: impl Fn(&Field) -> String, changed: &str) -> String {
+    let (needed, others) = split(contract);
+    let line = |field: &&Field| format!("{} = \"{}\"\n", column(field), place(field));
+    let needed: String = needed.iter().map(line).collect();
+    let others: String = others.iter().map(|field| format!("# {}", line(field))).collect();
+    format!("[tables.{}.input]\n{needed}{CHANGED} = \"{changed}\"\n{others}", contract.table)
+}
+
+fn mapping(kind: Kind, contract: &Contract) -> String {
+    let (needed, others) = split(contract);
+    let line = |field: &Field| format!("{} AS {}", expression(field), field.name);
+    let needed: String = needed.iter().map(|field| format!("    {}, -- {}\n", line(field), field.title)).collect();
+    let others: String = others.iter().map(|field| format!("    -- , {} -- {}\n", line(field), field.title)).collect();
+    let named = if kind == Kind::Sql { "and add the column to the query" } else { "and the # of its line in [input]" };
+    format!(
+        "-- → {target}. All columns of input are text. Each field's rules: quad tables --describe {target}\n\
+         SELECT\n{needed}    cn_timestamp(\"{CHANGED}\") AS src_updated_at -- when the row changed\n\
+         \x20   -- Fields that may be missing: take away the first dashes {named}.\n{others}FROM input\n",
+        target = contract.name(),
+    )
+}
+
+/// How a field is made of its column, to begin with.
+fn expression(field: &Field) -> String {
+    let column = format!("\"{}\"", column(field));
+    if codes(field).is_some() {
+        return format!("code_map('{}', {column})", field.name);
+    }
+    match field.field_type {
+        FieldType::Timestamp => format!("cn_timestamp({column})"),
+        FieldType::Date => format!("cn_date({column})"),
+        FieldType::String if ["_id", "_no"].iter().any(|end| field.name.ends_with(end)) => {
+            format!("clean_id({column})")
+        }
+        FieldType::String => format!("clean_text({column})"),
+        _ if field.name.ends_with("_fen") => format!("yuan_to_fen({column})"),
+        _ => column,
+    }
+}
+
+/// The code map to begin with: each code stands for itself.
+fn codes(field: &Field) -> Option<Vec<(String, String)>> {
+    match (&field.values, field.field_type) {
+        (Some((_, codes)), _) => Some(codes.iter().map(|code| (code.clone(), code.clone())).collect()),
+        (None, FieldType::Bool) => Some(vec![("1".into(), "true".into()), ("0".into(), "false".into())]),
+        _ => None,
+    }
+}
