@@ -48,6 +48,7 @@ enum SourceKind {
     Sql,
     Files,
     Http,
+    Kafka,
     Webhook,
 }
 
@@ -101,6 +102,7 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
             Kind::Http,
             format!("connection = \"https://...\"   # with auth, its secret: QUAD_SOURCES__{upper}__PASSWORD"),
         ),
+        SourceKind::Kafka => (Kind::Kafka, "connection = \"HOST:PORT,...\"   # the brokers".to_string()),
         SourceKind::Webhook => {
             (Kind::Webhook, "token_sha256 = \"...\"   # of a token that `quad token` makes".to_string())
         }

@@ -175,9 +175,18 @@ fn no_secret_in_clear(file: &Config) -> Result<()> {
             let text = connection.to_string().to_lowercase().replace(' ', "");
             text.contains("pwd=") || text.contains("password=")
         });
+        let properties = source.get("properties").and_then(|properties| properties.clone().into_table().ok());
+        let is_secret =
+            |name: &String| ["password", "secret", "key.pem"].iter().any(|part| name.to_lowercase().contains(part));
+        let property =
+            properties.unwrap_or_default().into_keys().find(is_secret).map(|name| format!("properties.{name}"));
         let found = ["password", "hmac_secret"].into_iter().find(|key| source.contains_key(*key));
-        if let Some(key) = found.or(in_connection.then_some("connection")) {
-            let variable = if key == "hmac_secret" { "HMAC_SECRET" } else { "PASSWORD" };
+        if let Some(key) = found.or(in_connection.then_some("connection")).or(property.as_deref()) {
+            let variable = match key.strip_prefix("properties.") {
+                Some(name) => format!("PROPERTIES__{}", name.to_uppercase().replace('.', "_")),
+                None if key == "hmac_secret" => "HMAC_SECRET".to_string(),
+                None => "PASSWORD".to_string(),
+            };
             anyhow::bail!(
                 "sources.{id}.{key} holds a secret in the settings file: set QUAD_SOURCES__{}__{variable} in the environment, or \
                  `password_file` or `password_command`",
@@ -256,6 +265,10 @@ mod tests {
             r#"sources.oa.connection holds a secret in the settings file: set QUAD_SOURCES__OA__PASSWORD in the environment, or `password_file` or `password_command`"#
         ]];
         check(&format!("{source}connection = \"Driver=X;Uid=q;Pwd=hush\""), &[], refused);
+        let refused = expect![[
+            r#"sources.oa.properties.ssl.key.password holds a secret in the settings file: set QUAD_SOURCES__OA__PROPERTIES__SSL_KEY_PASSWORD in the environment, or `password_file` or `password_command`"#
+        ]];
+        check(&format!("{source}properties = {{ \"ssl.key.password\" = \"hush\" }}"), &[], refused);
         check(
             &format!("{source}password_file = \"f\""),
             &[("QUAD_SOURCES__OA__USER", "q")],

@@ -77,6 +77,7 @@ fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
         Kind::Sql => ("sql", "", sql(contract)),
         Kind::Files => ("files", "", files_table(contract)),
         Kind::Http => ("http", HTTP, http_table(contract)),
+        Kind::Kafka => ("kafka", "", kafka_table(contract)),
         Kind::Webhook => ("webhook", "", webhook_table(contract)),
     };
     format!(
@@ -127,6 +128,15 @@ fn http_table(contract: &Contract) -> String {
          # Everything each time, by page number; by \"id\", \"token\" or time, with \"cursor\": see docs/connectors.md.\n\
          pull = \"snapshot\"\npages = \"number\"\n# JSON pointer in the answer.\nrecords = \"/data\"\n\
          # Input column = JSON pointer in a record.\n{input}",
+        table = contract.table,
+    )
+}
+
+fn kafka_table(contract: &Contract) -> String {
+    let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
+    format!(
+        "topic = \"{table}\"\npull = \"cursor\"\n# Or \"debezium\"; then the mapping may say \"_op\" AS op, and \"_timestamp\" is the \
+         time of change.\nformat = \"json\"\n# Input column = JSON pointer in a record.\n{input}",
         table = contract.table,
     )
 }
