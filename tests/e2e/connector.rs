@@ -56,9 +56,10 @@ fn a_new_connector_is_filled_in_previewed_and_found_well() {
     let school = School::new(6, 50, None);
     let at = |name: &str| school.folder.path().join(name);
     let text = std::fs::read_to_string(school.settings()).expect("settings");
-    let connectors = text.lines().find(|line| line.starts_with("connectors_path")).expect("a path");
+    let connectors = text.lines().find(|line| line.starts_with("extract.connectors_path")).expect("a path");
     let sources = text.find("[sources.").expect("sources");
-    let text = text[..sources].replace(connectors, &format!("connectors_path = '{}'", at("connectors").display()));
+    let text =
+        text[..sources].replace(connectors, &format!("extract.connectors_path = '{}'", at("connectors").display()));
     std::fs::write(school.settings(), &text).expect("writes");
     let new = ["connector", "new", "leaves", "--source", "files", "--contract", "student_affairs.leave_request"];
     let output = school.output(&new);
