@@ -13,6 +13,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use chrono::{DateTime, Utc};
+use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use lake::Lake;
 use schemas::{Contract, Contracts, Decoder};
@@ -76,11 +77,11 @@ pub async fn check(
             put(&mut places, &contract.topic(), partition, offset, &mut account.findings);
         }
     }
-    let letters = contracts.get("platform.dead_letter").context("no contract of letters")?;
+    let letters = in_memory(lake, contracts.get("platform.dead_letter").context("no contract of letters")?).await?;
     for contract in contracts.iter() {
         let topic = contract.topic();
         let sql = format!("SELECT letter_partition, letter_offset FROM t WHERE stage = 'land' AND topic = '{topic}'");
-        for (partition, offset) in numbers(lake, letters, &sql).await? {
+        for (partition, offset) in pairs(&letters.sql(&sql).await?.collect().await?)? {
             account.letters += 1;
             put(&mut places, &topic, partition, offset, &mut account.findings);
         }
@@ -133,12 +134,24 @@ async fn rows(lake: &Lake, contract: &Contract, sql: &str) -> Result<Vec<RecordB
 
 /// The same, of two numbers.
 async fn numbers(lake: &Lake, contract: &Contract, sql: &str) -> Result<Vec<(i64, i64)>> {
+    pairs(&rows(lake, contract, sql).await?)
+}
+
+fn pairs(batches: &[RecordBatch]) -> Result<Vec<(i64, i64)>> {
     let mut pairs = Vec::new();
-    for batch in rows(lake, contract, sql).await? {
-        let columns = [column(&batch, 0)?, column(&batch, 1)?];
-        pairs.extend(columns[0].iter().copied().zip(columns[1].iter().copied()));
+    for batch in batches {
+        pairs.extend(column(batch, 0)?.into_iter().zip(column(batch, 1)?));
     }
     Ok(pairs)
+}
+
+/// A table that is asked much, read once: `t` in the session.
+async fn in_memory(lake: &Lake, contract: &Contract) -> Result<SessionContext> {
+    let context = SessionContext::new();
+    let batches = rows(lake, contract, "SELECT * FROM t").await?;
+    let schema = batches.first().map_or_else(|| contract.lake_schema(), RecordBatch::schema);
+    context.register_table("t", Arc::new(MemTable::try_new(schema, vec![batches])?))?;
+    Ok(context)
 }
 
 fn column(batch: &RecordBatch, at: usize) -> Result<Vec<i64>> {
@@ -267,6 +280,7 @@ async fn odd_times(lake: &Lake, contracts: &Contracts, time: Range<DateTime<Utc>
 /// That the ledger's ranges of each partition follow each other from the first offset to the last, without gap or overlap.
 async fn ledger(lake: &Lake, contracts: &Contracts, places: &Places) -> Result<Vec<String>> {
     let contract = contracts.get("platform.ledger").context("no contract of the ledger")?;
+    let ledger = in_memory(lake, contract).await?;
     let mut findings = Vec::new();
     for ((topic, partition), counts) in places.iter().filter(|(_, counts)| !counts.is_empty()) {
         let sql = format!(
@@ -274,7 +288,7 @@ async fn ledger(lake: &Lake, contracts: &Contracts, places: &Places) -> Result<V
              ORDER BY first_offset"
         );
         let mut at = 0;
-        for (first, next) in numbers(lake, contract, &sql).await? {
+        for (first, next) in pairs(&ledger.sql(&sql).await?.collect().await?)? {
             if first != at {
                 findings.push(format!("{topic}/{partition}: the ledger goes from {at} to {first}"));
             }
@@ -287,7 +301,7 @@ async fn ledger(lake: &Lake, contracts: &Contracts, places: &Places) -> Result<V
             "SELECT next_offset - first_offset, row_count + letter_count FROM t WHERE topic = '{topic}' AND \
              topic_partition = {partition} AND row_count + letter_count <> next_offset - first_offset"
         );
-        for (records, told) in numbers(lake, contract, &sql).await? {
+        for (records, told) in pairs(&ledger.sql(&sql).await?.collect().await?)? {
             findings
                 .push(format!("{topic}/{partition}: the ledger tells of {told} rows and letters of {records} records"));
         }
