@@ -171,6 +171,9 @@ fn start_log(settings: &Settings, is_service: bool) -> Option<Exporter> {
     let (collect, exporter) = endpoint.map(|endpoint| traces::collect(endpoint, settings.observe.trace_ratio)).unzip();
     let only_ours = FilterFn::new(traces::is_traced as fn(&tracing::Metadata<'_>) -> bool);
     let collect = collect.map(|collect| collect.with_filter(only_ours));
-    tracing_subscriber::registry().with(lines.with_filter(filter)).with(collect).init();
+    // Not `init`: it would also take what libraries tell the `log` crate. A refusal of such a line makes tracing-subscriber 0.3
+    // drop the next line of the thread, whatever that is, where layers have filters of their own.
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter)).with(collect);
+    tracing::subscriber::set_global_default(subscriber).expect("the log is started once");
     exporter
 }

@@ -192,7 +192,6 @@ fn forget(school: &School, topic: &str, partition: i32, offset: i64) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-#[ignore = "red now and then on Kafka: the stop is told late or landing is slow to end; run it with --ignored"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_whose_records_are_gone_says_so_and_goes_on_after_its_reset() {
     let Some((mut school, client, truth)) = strict().await else { return };
