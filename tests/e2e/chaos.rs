@@ -53,7 +53,6 @@ fn every_record_lands_once_in_a_storm() {
 }
 
 #[test]
-#[ignore = "takes more than five minutes with all tables on object storage; run it with --ignored"]
 fn every_record_lands_once_while_the_object_storage_fails() {
     let Some(verdict) = run(|plan| (plan.is_on_s3, plan.blows) = (true, 6)) else { return };
     assert!(
