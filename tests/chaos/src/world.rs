@@ -118,9 +118,9 @@ impl World {
         let faults = s3::Faults {
             seed: self.plan.seed,
             error_before: 0.03,
-            error_after: 0.03,
-            cut_after: 0.03,
-            torn: 0.03,
+            error_after: 0.06,
+            cut_after: 0.06,
+            torn: 0.06,
             slow: 0.03,
             delay_ms: 300,
             ..s3::Faults::default()
