@@ -133,7 +133,7 @@ pub fn courses(plan: &Plan) -> Vec<Record<Course>> {
 }
 
 /// The courses of a study in its `term_index`-th term: indexes into the catalogue, required ones first.
-fn courses_of_term(study: &Study, term_index: usize) -> Vec<usize> {
+pub(crate) fn courses_of_term(study: &Study, term_index: usize) -> Vec<usize> {
     let base = PUBLIC_COURSES + study.college * (COLLEGE_COURSES + MASTER_COURSES);
     if study.level == '3' {
         let own = (0..COURSES_OF_BACHELOR_TERM).map(|n| base + term_index * COURSES_OF_BACHELOR_TERM + n);

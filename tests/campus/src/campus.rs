@@ -7,6 +7,7 @@ use crate::cards::{self, Cards};
 use crate::cast::Role;
 use crate::gates::Gates;
 use crate::homes::{self, Homes};
+use crate::offices::{self, Office};
 use crate::people::{self, Staff, Student};
 use crate::plan::{HISTORY_DAYS_MIN, Plan, STUDENTS_MIN};
 use crate::record::Record;
@@ -30,6 +31,7 @@ pub struct Campus {
     pub cards: Cards,
     pub spending: Spending,
     pub gates: Gates,
+    pub offices: Vec<Office>,
 }
 
 impl Campus {
@@ -48,7 +50,7 @@ impl Campus {
         let spending = spending::spending(&plan, &students, &cards);
         cards.settle(&spending.balance_before_day);
         let gates = Gates::new(&plan, &students, &homes, &cards);
-        Campus {
+        let mut campus = Campus {
             calendar: calendar::days_around(plan.day),
             bases: registry::bases(&plan, &students, &staff),
             enrollments: registry::enrollments(&plan, &students, &staff),
@@ -63,8 +65,11 @@ impl Campus {
             cards,
             spending,
             gates,
+            offices: Vec::new(),
             plan,
-        }
+        };
+        campus.offices = offices::offices(&campus);
+        campus
     }
 
     /// The student number under which a planted case is to be found.

@@ -35,6 +35,7 @@ pub mod homes;
 pub mod http;
 pub mod live;
 pub mod names;
+pub mod offices;
 pub mod people;
 pub mod plan;
 pub mod platform;

@@ -36,86 +36,60 @@ pub enum Fate {
     Dead(Defect),
 }
 
-/// The broken kinds that are planted. Each names the table, the rule and the field of the dead letter it causes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Defect {
-    StudentBirthDate,
-    StudentNoMissing,
-    LeaveBackwards,
-    LeaveStatusUnknown,
-    ContactDuration,
-    AccountStatusUnknown,
-    EnrollmentGradeYear,
-    CourseCredits,
-    GradeScore,
-    GradeExamDate,
-    GradeNatureUnknown,
-    SpaceFloor,
-    BedStudentNoFloat,
-    CardBalance,
-    TxnTime,
-    TxnAmount,
-    DeviceDoor,
-    EventAhead,
-    EventDeviceMissing,
+macro_rules! defects {
+    ($($defect:ident: $table:literal $rule:literal $field:literal),+ $(,)?) => {
+        /// The broken kinds that are planted. Each names the table, the rule and the field of the dead letter it causes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Defect { $($defect),+ }
+
+        impl Defect {
+            /// Contract table, rule and field of the dead letter; the field is empty for rules over the whole row.
+            pub fn letter(self) -> (&'static str, &'static str, &'static str) {
+                match self { $(Defect::$defect => ($table, $rule, $field)),+ }
+            }
+        }
+    };
 }
 
-impl Defect {
-    /// The kinds of one contract table.
-    pub fn of_table(table: &str) -> Vec<Defect> {
-        use Defect::*;
-        [
-            StudentBirthDate,
-            StudentNoMissing,
-            LeaveBackwards,
-            LeaveStatusUnknown,
-            ContactDuration,
-            AccountStatusUnknown,
-            EnrollmentGradeYear,
-            CourseCredits,
-            GradeScore,
-            GradeExamDate,
-            GradeNatureUnknown,
-            SpaceFloor,
-            BedStudentNoFloat,
-            CardBalance,
-            TxnTime,
-            TxnAmount,
-            DeviceDoor,
-            EventAhead,
-            EventDeviceMissing,
-        ]
-        .into_iter()
-        .filter(|defect| defect.letter().0 == table)
-        .collect()
-    }
-
-    /// Contract table, rule and field of the dead letter.
-    pub fn letter(self) -> (&'static str, &'static str, &'static str) {
-        use Defect::*;
-        match self {
-            StudentBirthDate => ("student_affairs.student_base", "type", "birth_date"),
-            StudentNoMissing => ("student_affairs.student_base", "required", "student_no"),
-            LeaveBackwards => ("student_affairs.leave_request", "ends_after_start", ""),
-            LeaveStatusUnknown => ("student_affairs.leave_request", "values", "approval_status"),
-            ContactDuration => ("student_affairs.contact_record", "range", "duration_min"),
-            AccountStatusUnknown => ("identity.account", "values", "account_status"),
-            EnrollmentGradeYear => ("academic.enrollment", "range", "grade_year"),
-            CourseCredits => ("academic.course", "range", "credits"),
-            GradeScore => ("academic.grade", "range", "score"),
-            GradeExamDate => ("academic.grade", "type", "exam_on"),
-            GradeNatureUnknown => ("academic.grade", "KSXZM", "exam_nature"),
-            SpaceFloor => ("logistics.space", "range", "floor_no"),
-            BedStudentNoFloat => ("logistics.bed_assignment", "pattern", "student_no"),
-            CardBalance => ("identity.card", "range", "balance_fen"),
-            TxnTime => ("logistics.card_txn", "type", "txn_at"),
-            TxnAmount => ("logistics.card_txn", "range", "amount_fen"),
-            DeviceDoor => ("access_control.device", "range", "door_no"),
-            EventAhead => ("access_control.access_event", "clock_not_ahead", ""),
-            EventDeviceMissing => ("access_control.access_event", "required", "device_id"),
-        }
-    }
+defects! {
+    StudentBirthDate: "student_affairs.student_base" "type" "birth_date",
+    StudentNoMissing: "student_affairs.student_base" "required" "student_no",
+    LeaveBackwards: "student_affairs.leave_request" "ends_after_start" "",
+    LeaveStatusUnknown: "student_affairs.leave_request" "values" "approval_status",
+    ContactDuration: "student_affairs.contact_record" "range" "duration_min",
+    AidAmount: "student_affairs.aid_record" "range" "amount_fen",
+    AwardRevokedEarly: "student_affairs.award_punishment" "revoked_after_decided" "",
+    CommunityFloor: "student_affairs.community_org" "range" "floor_no",
+    ActivityBackwards: "student_affairs.activity" "ends_after_start" "",
+    ParticipationHours: "student_affairs.activity_participation" "range" "hours",
+    AccountStatusUnknown: "identity.account" "values" "account_status",
+    CardBalance: "identity.card" "range" "balance_fen",
+    OrgStandardCode: "identity.org_unit" "pattern" "std_code",
+    StaffStateUnknown: "identity.staff" "values" "employment_status",
+    RoleBackwards: "identity.staff_role" "valid_from_before_valid_to" "",
+    EnrollmentGradeYear: "academic.enrollment" "range" "grade_year",
+    CourseCredits: "academic.course" "range" "credits",
+    GradeScore: "academic.grade" "range" "score",
+    GradeExamDate: "academic.grade" "type" "exam_on",
+    GradeNatureUnknown: "academic.grade" "KSXZM" "exam_nature",
+    StatusChangeDate: "academic.status_change" "type" "changed_on",
+    RegistrationYear: "academic.term_registration" "academic_year_spans_two" "",
+    ClassWeeks: "academic.teaching_class" "pattern" "weeks",
+    SelectionTime: "academic.course_selection" "type" "selected_at",
+    AttendanceSection: "academic.attendance" "range" "section_from",
+    FitnessScore: "extension.fitness_test" "range" "total_score",
+    ServiceRating: "extension.service_transaction" "range" "rating",
+    SpaceFloor: "logistics.space" "range" "floor_no",
+    BedStudentNoFloat: "logistics.bed_assignment" "pattern" "student_no",
+    TxnTime: "logistics.card_txn" "type" "txn_at",
+    TxnAmount: "logistics.card_txn" "range" "amount_fen",
+    InspectionScore: "logistics.dorm_inspection" "range" "score",
+    RepairBackwards: "logistics.repair_order" "accepted_after_reported" "",
+    AppealRepliedEarly: "logistics.appeal_case" "replied_after_assigned" "",
+    DeviceDoor: "access_control.device" "range" "door_no",
+    EventAhead: "access_control.access_event" "clock_not_ahead" "",
+    EventDeviceMissing: "access_control.access_event" "required" "device_id",
 }
 
 impl<T> Record<T> {

@@ -69,11 +69,24 @@ impl System {
 
     /// The writes of a span of time, table by table.
     pub fn writes(self, campus: &Campus, span: Range<NaiveDateTime>) -> Box<dyn Iterator<Item = Write> + '_> {
-        match self {
+        let offices = campus.offices.iter().filter(move |office| office.system == self);
+        let during = span.clone();
+        let of_offices = offices.flat_map(move |office| {
+            let during = during.clone();
+            let records = office.records.iter().filter(move |record| during.contains(&record.at));
+            records.map(|record| Write {
+                at: record.at,
+                table: office.table,
+                change: record.change,
+                row: record.value.row.clone(),
+            })
+        });
+        let own = match self {
             System::StudentAffairs => student_affairs::writes(campus, span),
             System::Academic => academic::writes(campus, span),
             System::Logistics => logistics::writes(campus, span),
-        }
+        };
+        Box::new(own.chain(of_offices))
     }
 }
 

@@ -5,7 +5,7 @@
 
 pub mod person;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
 
 use chrono::NaiveDateTime;
@@ -108,6 +108,12 @@ impl Campus {
             "extension.calendar_day",
             TableTruth { generated: days, versions: days, current: days, ..Default::default() },
         );
+        let contracts: BTreeSet<&str> = self.offices.iter().map(|office| office.contract).collect();
+        for contract in contracts {
+            let offices = self.offices.iter().filter(|office| office.contract == contract);
+            let records = offices.flat_map(|office| &office.records);
+            tables.insert(contract.to_string(), count(records, until, |entry| entry.key.clone()));
+        }
         tables
     }
 
@@ -147,11 +153,15 @@ impl Campus {
 }
 
 /// Counts the records before `until`; `key` is what makes two of them the same row.
-fn count<T, K: Hash + Eq>(records: &[Record<T>], until: NaiveDateTime, key: impl Fn(&T) -> K) -> TableTruth {
+fn count<'a, T: 'a, K: Hash + Eq>(
+    records: impl IntoIterator<Item = &'a Record<T>>,
+    until: NaiveDateTime,
+    key: impl Fn(&T) -> K,
+) -> TableTruth {
     let mut truth = TableTruth::default();
     let mut letters: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     let mut present: HashSet<K> = HashSet::new();
-    let heard: Vec<&Record<T>> = records.iter().filter(|record| record.at < until).collect();
+    let heard: Vec<&Record<T>> = records.into_iter().filter(|record| record.at < until).collect();
     for record in &heard {
         truth.generated += 1;
         match record.fate {

@@ -8,11 +8,13 @@ use crate::academics::{Course, Grade};
 use crate::calendar::CalendarDay;
 use crate::campus::Campus;
 use crate::clock::{compact_date, dashed, dashed_date};
+use crate::offices::teaching;
 use crate::record::{Change, Defect, Record};
 use crate::registry::Enrollment;
 use crate::source::{Row, Table, Write, some, tenths};
 
-pub const TABLES: &[&Table] = &[&XSJBXXB, &KCDMB, &CJB, &XLB];
+pub const TABLES: &[&Table] =
+    &[&XSJBXXB, &KCDMB, &CJB, &XLB, &teaching::JXBXXB, &teaching::XSXKB, &teaching::KCQDB, &teaching::TCCJB];
 
 static XSJBXXB: Table = Table {
     name: "JW_XJGL_XSJBXXB",

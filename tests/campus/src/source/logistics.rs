@@ -8,11 +8,13 @@ use crate::campus::Campus;
 use crate::cards::Card;
 use crate::clock::{compact, compact_date, compact_time, dashed};
 use crate::homes::{Move, Space, SpaceKind};
+use crate::offices::housing;
 use crate::record::{Defect, Record};
 use crate::source::{Row, Table, Write, some, yuan};
 use crate::spending::{Txn, TxnKind};
 
-pub const TABLES: &[&Table] = &[&LDXXB, &QSXXB, &CWXXB, &GGKJB, &SSYDJG, &CARD, &JYLOG];
+pub const TABLES: &[&Table] =
+    &[&LDXXB, &QSXXB, &CWXXB, &GGKJB, &SSYDJG, &CARD, &JYLOG, &housing::WSJCB, &housing::BXDB];
 
 static LDXXB: Table = Table {
     name: "XG_GYGL_NEW_LDXXB",

@@ -8,11 +8,26 @@ use crate::affairs::{Contact, Leave};
 use crate::campus::Campus;
 use crate::clock::{dashed, dashed_date, mixed, mixed_date};
 use crate::names::COLLEGES;
+use crate::offices::{affairs, organisation};
 use crate::record::{Defect, Record};
 use crate::registry::{Account, Base};
 use crate::source::{Row, Table, Write, some};
 
-pub const TABLES: &[&Table] = &[&XSXX, &QJSQB, &THJL, &ACCOUNT];
+pub const TABLES: &[&Table] = &[
+    &XSXX,
+    &QJSQB,
+    &THJL,
+    &ACCOUNT,
+    &organisation::DWB,
+    &organisation::JZGXXB,
+    &organisation::LXGXB,
+    &organisation::ZZXXB,
+    &affairs::XJYDB,
+    &affairs::ZCXXB,
+    &affairs::ZZJLB,
+    &affairs::JLHDB,
+    &affairs::CFXXB,
+];
 
 pub const VIEWS: &[(&str, &str)] = &[("VIEW_XSXXB", "SELECT * FROM XG_XSXX_XSJBXXB")];
 
