@@ -12,7 +12,9 @@
 //! | `cn_timestamp_end(x)` | the same; a bare date is the end of that day |
 //! | `cn_date(x)` | `YYYY-MM-DD` |
 //! | `epoch_timestamp(x)` | Unix seconds or milliseconds → RFC 3339 UTC |
+//! | `minute_of_day(x)` | `23:30` → `1410` |
 //! | `yuan_to_fen(x)` | 元 with up to two decimals → 分 |
+//! | `stable_number(x)` | a number from 0 to 2⁶³−1 that is always the same for a text: for sources without serial numbers |
 //! | `card_hex(x)` | a physical card number, decimal or hex → upper hex; a vendor's "no card" becomes NULL |
 //! | `id_valid(x)` | whether an 18-character resident number has its check digit (GB 11643) |
 //! | `id_hash(type, x)` | HMAC-SHA256 of the normalised document number, hex |
@@ -87,7 +89,9 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
     context.register_udf(unary("cn_timestamp_end", move |x| time::timestamp(x, zone, time::DayPart::End)));
     context.register_udf(unary("cn_date", keep(time::date)));
     context.register_udf(unary("epoch_timestamp", keep(time::epoch)));
+    context.register_udf(unary("minute_of_day", keep(time::minute_of_day)));
     context.register_udf(unary("yuan_to_fen", keep(text::yuan_to_fen)));
+    context.register_udf(unary("stable_number", text::stable_number));
     context.register_udf(unary("card_hex", identity::card_hex));
     context.register_udf(predicate("id_valid", identity::is_valid_resident_number));
     let maps = surroundings.code_maps.clone();

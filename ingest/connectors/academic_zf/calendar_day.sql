@@ -5,7 +5,5 @@ SELECT
     COALESCE(code_map('xqm', "XQM"), "XQM") AS term_no,
     "ZC"                                AS teaching_week,
     code_map('yes_no', "SFSKR")         AS is_teaching_day,
-    COALESCE(
-        CAST(TRY_CAST(split_part("XDSJ", ':', 1) AS INT) * 60 + TRY_CAST(split_part("XDSJ", ':', 2) AS INT) AS VARCHAR),
-        "XDSJ")                         AS curfew_minute
+    minute_of_day("XDSJ")               AS curfew_minute
 FROM input

@@ -2,7 +2,7 @@
 //!
 //! A time that does not name its zone is local. Whatever cannot be read is passed on as it is.
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 
 /// What a date without a time of day means.
@@ -25,6 +25,12 @@ const DATE_TIMES: [&str; 8] = [
 ];
 
 const DATES: [&str; 5] = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%Y.%m.%d", "%Y年%m月%d日"];
+
+/// A clock time as the minute of its day.
+pub fn minute_of_day(text: &str) -> Option<String> {
+    let time = ["%H:%M", "%H:%M:%S"].iter().find_map(|format| NaiveTime::parse_from_str(text.trim(), format).ok())?;
+    Some((time.hour() * 60 + time.minute()).to_string())
+}
 
 /// RFC 3339 in UTC, with microseconds when there are any.
 pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<String> {
@@ -87,6 +93,13 @@ pub fn epoch(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_time_is_a_minute() {
+        for (clock, minute) in [("23:30", Some("1410")), (" 0:05:59", Some("5")), ("24:00", None), ("11点", None)] {
+            assert_eq!(minute_of_day(clock).as_deref(), minute, "{clock}");
+        }
+    }
 
     fn utc(text: &str) -> String {
         timestamp(text, Tz::Asia__Shanghai, DayPart::Start).unwrap_or_default()

@@ -301,7 +301,7 @@ impl Book<'_> {
                 exam_on: outcome.exam_on,
                 posted_at,
                 // A withdrawn result stays in the table, marked as void (L13).
-                valid: Role::at(index).is_some() || !id.is_multiple_of(211),
+                valid: Role::at(index).is_some() || !self.plan.befalls(13, id),
                 changed_at: posted_at,
             },
         ));

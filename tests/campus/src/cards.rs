@@ -79,7 +79,7 @@ pub fn cards(plan: &Plan, students: &[Student]) -> Cards {
             Some(Role::LostCardUsed) => {
                 cards.replace(plan, index, student, first, at(days_before(plan.day, 2), 17, 30, 0), "3")
             }
-            None if random.chance(80) => {
+            None if plan.befalls(8, index as u64) => {
                 let days = (plan.day - opened).num_days();
                 let day = days_before(plan.day, random.between(2, days.max(3) - 1) as u64);
                 let time = at(day, random.between(9, 16) as u32, random.between(0, 59) as u32, 0);

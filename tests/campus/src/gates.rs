@@ -1,6 +1,6 @@
 //! Doors and the passes through them: a week of coming and going, with everything that gates get wrong.
 
-use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Weekday};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Weekday};
 
 use crate::cards::Cards;
 use crate::clock::{at, days_before};
@@ -61,6 +61,8 @@ pub enum PersonField {
 pub enum Direction {
     In,
     Out,
+    /// The door does not know (L5).
+    Unknown,
 }
 
 /// The vendor's event type.
@@ -163,6 +165,7 @@ impl Gates {
         for back in (0..=plan.history_days).rev() {
             let day = days_before(plan.day, u64::from(back));
             let mut passes = walks::ordinary(plan, day, students, homes, cards);
+            passes.extend(read_twice(plan, &passes));
             passes.extend(walks::cast(plan, day, homes, cards));
             gates.strangers(plan, day, &mut passes);
             passes.sort_by_key(|pass| (pass.at, pass.device));
@@ -183,7 +186,7 @@ impl Gates {
     /// Visitors, foreign cards, failed readings: nobody's events, and a device whose clock is wrong.
     fn strangers(&self, plan: &Plan, day: NaiveDate, passes: &mut Vec<Pass>) {
         let mut random = Random::new(plan.seed, "strangers", u64::from(day.num_days_from_ce() as u32));
-        let rate = plan.defects.strangers_per_mille;
+        let rate = plan.defects.per_mille(4);
         let count = passes.len() as u64 * rate / 1000 + u64::from(rate > 0);
         for _ in 0..count {
             let time =
@@ -213,7 +216,7 @@ impl Gates {
         }
     }
 
-    /// Devices send again what they are not sure of (L20).
+    /// Devices send again what they are not sure of.
     fn repeat(&mut self, plan: &Plan) {
         let mut random = Random::new(plan.seed, "event repeat", 0);
         let again = |record: &Record<Event>| {
@@ -258,6 +261,14 @@ impl Gates {
         device.changed_at = at(plan.day, 14, 30, 0);
         self.devices.push(Record { change: Change::Update, ..Record::insert(device.changed_at, device) });
     }
+}
+
+/// A second reading of one pass: another serial, the same minute (L20). Both are kept.
+fn read_twice(plan: &Plan, passes: &[Pass]) -> Vec<Pass> {
+    let again = |pass: &Pass| Pass { at: pass.at + TimeDelta::seconds(3), ..pass.clone() };
+    let index = |pass: &Pass| pass.at.and_utc().timestamp() as u64 * 64 + pass.device as u64;
+    let is_early = |pass: &&Pass| pass.at.second() < 57 && plan.befalls(20, index(pass));
+    passes.iter().filter(is_early).map(again).collect()
 }
 
 fn event(pass: Pass, serial: u32, sick: usize) -> Record<Event> {

@@ -73,6 +73,10 @@ struct PlanArgs {
     day: Option<NaiveDate>,
     #[arg(long, default_value_t = 7)]
     history_days: u32,
+    /// How often a source misbehaves in one of the ways that were observed (L1 to L21), as a share of all cases. May be
+    /// given several times.
+    #[arg(long = "defect", value_name = "L7=0.1")]
+    defects: Vec<String>,
 }
 
 #[derive(Args)]
@@ -102,15 +106,19 @@ struct WebhookArgs {
 }
 
 impl PlanArgs {
-    fn campus(&self) -> Campus {
+    fn campus(&self) -> Result<Campus> {
+        let mut defects = Defects::default();
+        for defect in &self.defects {
+            defects.set(defect).map_err(anyhow::Error::msg)?;
+        }
         let yesterday = (Utc::now() + chrono::TimeDelta::hours(8)).date_naive() - Days::new(1);
-        Campus::generate(Plan {
+        Ok(Campus::generate(Plan {
             seed: self.seed,
             students: self.students,
             day: self.day.unwrap_or(yesterday),
             history_days: self.history_days,
-            defects: Defects::default(),
-        })
+            defects,
+        }))
     }
 }
 
@@ -137,24 +145,24 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => return demo::run(&args),
         Command::Fill { plan, databases } => {
-            let rows = database::fill(&plan.campus(), &databases.databases())?;
+            let rows = database::fill(&plan.campus()?, &databases.databases())?;
             println!("{rows} rows");
         }
         Command::Push { plan, webhook } => {
             let mut pusher = webhook.pusher()?;
             let mut records = 0;
-            for push in plan.campus().history_pushes() {
+            for push in plan.campus()?.history_pushes() {
                 pusher.push(&push)?;
                 records += push.records;
             }
             println!("{records} records");
         }
         Command::Play { plan, databases, webhook, speed } => {
-            play(&plan.campus(), databases.databases(), webhook.pusher()?, speed)?
+            play(&plan.campus()?, databases.databases(), webhook.pusher()?, speed)?
         }
         Command::Truth { plan, filled } => {
             let stage = if filled { truth::Stage::Filled } else { truth::Stage::DayOver };
-            let truth = plan.campus().truth(stage);
+            let truth = plan.campus()?.truth(stage);
             serde_json::to_writer_pretty(std::io::stdout().lock(), &truth).context("could not write the truth")?;
         }
     }

@@ -17,7 +17,7 @@ pub struct Base {
     pub student: usize,
     pub student_no: String,
     pub study: Study,
-    /// False for a number that is no longer used.
+    /// Whether student affairs has the number as one that is used.
     pub current: bool,
     pub changed_at: NaiveDateTime,
 }
@@ -83,7 +83,8 @@ pub fn bases(plan: &Plan, students: &[Student], staff: &[Staff]) -> Vec<Record<B
             student: index,
             student_no: student.student_no.clone(),
             study: student.study.clone(),
-            current: true,
+            // Student affairs may say that she is gone while the registrar has her (L15).
+            current: !(Role::at(index).is_none() && student.former.is_none() && plan.befalls(15, index as u64)),
             changed_at,
         };
         if Role::at(index) == Some(Role::ChangedMajor) {

@@ -66,8 +66,10 @@ pub fn terminals(plan: &Plan) -> Vec<Terminal> {
         for index in 0..count {
             let number = format!("{:06}", terminals.len() * 7 + 11);
             let merchant = format!("{}{:03}", kind[..1].to_uppercase(), index / 4 + 1);
-            let offline = kind == "laundry";
-            terminals.push(Terminal { number, merchant, kind, offline, untyped: index % 4 == 3 });
+            // What the office books is booked at once, and says what it is.
+            let befalls = |defect| kind != "other" && plan.befalls(defect, terminals.len() as u64);
+            let (offline, untyped) = (befalls(1), befalls(12));
+            terminals.push(Terminal { number, merchant, kind, offline, untyped });
         }
     };
     add("canteen", canteens);
@@ -215,7 +217,7 @@ fn next_posting(time: NaiveDateTime) -> NaiveDateTime {
 }
 
 impl Spending {
-    /// The log has no key: some rows are in it twice (L1, L20).
+    /// The log has no key: some rows are in it twice (L1).
     fn repeat(&mut self, plan: &Plan) {
         let mut random = Random::new(plan.seed, "txn repeat", 0);
         let twice: Vec<Record<Txn>> = self

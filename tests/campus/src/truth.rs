@@ -4,6 +4,7 @@
 //! never asks Quad, its contracts or its mappings: a mistake there must show as a difference.
 
 pub mod person;
+mod planted;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::campus::Campus;
 use crate::cast::ROLES;
 use crate::record::{Change, Fate, Record};
+use crate::served::Service;
 use crate::truth::person::StudentTruth;
 
 /// Up to when the sources have been heard.
@@ -32,6 +34,10 @@ pub struct Truth {
     pub day: String,
     /// By contract table, `academic.grade`.
     pub tables: BTreeMap<String, TableTruth>,
+    /// By `connector/table`: what the platforms list that are asked over HTTP.
+    pub served: BTreeMap<String, TableTruth>,
+    /// Observed defects (1 for L1) and how often each is in what the sources hold.
+    pub planted: BTreeMap<u8, u64>,
     /// Planted cases: role to student number.
     pub cast: BTreeMap<String, String>,
     pub students: Vec<StudentTruth>,
@@ -76,6 +82,8 @@ impl Campus {
             seed: self.plan.seed,
             day: self.plan.day.to_string(),
             tables: self.table_truths(until),
+            served: self.served_truths(until),
+            planted: self.planted(until),
             cast: ROLES.iter().filter_map(|role| Some((name(role)?, self.student_of(*role).to_string()))).collect(),
             students: person::students(self, until),
         }
@@ -115,6 +123,18 @@ impl Campus {
             tables.insert(contract.to_string(), count(records, until, |entry| entry.key.clone()));
         }
         tables
+    }
+
+    /// As seen by who asks before the day and, when it is over, once more.
+    fn served_truths(&self, until: NaiveDateTime) -> BTreeMap<String, TableTruth> {
+        let day_start = self.plan.day_start();
+        let services = self.services();
+        let truth = |service: &Service| {
+            let later = service.shown(until).into_iter().filter(|record| record.at >= day_start);
+            let seen = service.shown(day_start).into_iter().chain(later);
+            (service.name.to_string(), count(seen, until, |listed| listed.key.clone()))
+        };
+        services.iter().map(truth).collect()
     }
 
     /// The change log's rows become assignments; a row on the day also ends the assignment before it, which is then

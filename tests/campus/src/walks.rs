@@ -1,6 +1,6 @@
 //! Who walks where: ordinary days of everybody, and the planted days of the cast.
 
-use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Timelike, Weekday};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta, Weekday};
 
 use crate::calendar::curfew_minute;
 use crate::cards::Cards;
@@ -24,7 +24,7 @@ pub fn ordinary(plan: &Plan, day: NaiveDate, students: &[Student], homes: &Homes
         }
         let mut random =
             Random::new(plan.seed, "walk", index as u64 * 100_000 + u64::from(day.num_days_from_ce() as u32 % 100_000));
-        let mut walker = Walker { index, random: &mut random, cards, passes: &mut passes };
+        let mut walker = Walker { plan, index, random: &mut random, cards, last: None, passes: &mut passes };
         match homes.bed_of[index] {
             Some(bed) => walker.resident(day, door_of(&homes.beds[bed].building)),
             None => walker.commuter(day),
@@ -54,9 +54,12 @@ fn walks_freely(index: usize) -> bool {
 }
 
 struct Walker<'a> {
+    plan: &'a Plan,
     index: usize,
     random: &'a mut Random,
     cards: &'a Cards,
+    /// In which direction the pass before was told.
+    last: Option<Direction>,
     passes: &'a mut Vec<Pass>,
 }
 
@@ -108,21 +111,51 @@ impl Walker<'_> {
         }
         let time = second_of(day, minute.clamp(1, 1438) * 60 + self.random.between(0, 59));
         let side = if device >= door_of("D01") { self.random.index(DOORS_OF_DORMITORY) } else { 0 };
-        let how = self.random.below(100);
-        let delay_s = match self.random.below(1000) {
-            // L3: the clock of some devices is a minute ahead of the platform's.
-            0..=19 => -54,
-            // L2: a device was offline for hours; what it held comes in the evening.
-            20..=24 if time.hour() < 18 => i64::from(22 * 60 + 30 - (time.hour() * 60 + time.minute()) as i32) * 60,
-            _ => self.random.between(1, 4),
-        };
-        let mut pass = pass_of(self.index, self.cards, time, device + side, direction, how, self.random.chance(50));
+        let nameless = self.befallen(7);
+        let how = if nameless { CARD } else { self.random.below(100) };
+        let direction = self.told(device, direction);
+        let delay_s = self.delay_s(time);
+        let mut pass = pass_of(self.index, self.cards, time, device + side, direction, how, nameless);
         pass.delay_s = delay_s;
         self.passes.push(pass);
     }
+
+    fn befallen(&mut self, number: u8) -> bool {
+        self.random.chance(self.plan.defects.per_mille(number))
+    }
+
+    /// The direction as the door tells it: readers take the one before for the present one (L6), or do not know (L5). In
+    /// the library the label of the door says it.
+    fn told(&mut self, device: usize, direction: Direction) -> Direction {
+        if matches!(device, LIBRARY_IN | LIBRARY_OUT) {
+            return direction;
+        }
+        if self.befallen(5) {
+            return Direction::Unknown;
+        }
+        let repeats = self.befallen(6);
+        let told = self.last.filter(|_| repeats).unwrap_or(direction);
+        self.last = Some(told);
+        told
+    }
+
+    /// Seconds until the platform has it. At the end of the day everything was told.
+    fn delay_s(&mut self, time: NaiveDateTime) -> i64 {
+        if self.befallen(3) {
+            return -54;
+        }
+        let delay_s = if self.befallen(2) {
+            self.random.between(3600 + 1, 47 * 3600)
+        } else if self.befallen(19) {
+            self.random.between(300, 1800)
+        } else {
+            self.random.between(1, 4)
+        };
+        delay_s.min((at(self.plan.day, 23, 50, 0) - time).num_seconds().max(1))
+    }
 }
 
-/// A pass by face (6 of 10), card, or code; `nameless` readers send '0' for the person of a card (L4).
+/// A pass by face (6 of 10), card, or code; `nameless` readers send '0' for the person of a card (L4, L7).
 fn pass_of(
     index: usize,
     cards: &Cards,

@@ -67,12 +67,12 @@ fn the_counts_of_a_campus() {
             academic.status_change 6+0+1 6
             academic.teaching_class 82+0+1 82
             academic.term_registration 120+0+1 120
-            access_control.access_event 2603+11+7 2603
+            access_control.access_event 2684+12+7 2684
             access_control.device 9+0+1 9
             extension.calendar_day 728+0+0 728
             extension.fitness_test 87+0+1 87
             identity.account 150+0+1 150
-            identity.card 132+0+1 132
+            identity.card 133+0+1 133
             identity.org_unit 56+0+1 56
             identity.staff 24+0+1 24
             identity.staff_role 78+0+1 78
@@ -100,12 +100,12 @@ fn the_counts_of_a_campus() {
             academic.status_change 7+0+1 7
             academic.teaching_class 83+0+1 82
             academic.term_registration 123+0+1 120
-            access_control.access_event 2958+15+9 2958
+            access_control.access_event 3061+16+9 3061
             access_control.device 10+8+1 9
             extension.calendar_day 728+0+0 728
             extension.fitness_test 87+0+1 87
             identity.account 151+0+1 150
-            identity.card 132+0+1 132
+            identity.card 133+0+1 133
             identity.org_unit 56+0+1 56
             identity.staff 25+0+1 24
             identity.staff_role 79+0+1 79

@@ -75,6 +75,7 @@ fn event_json(campus: &Campus, record: &Record<Event>) -> Value {
         (Place::LibraryIn | Place::LibraryOut, _) => -1,
         (_, Direction::In) => 1,
         (_, Direction::Out) => 0,
+        (_, Direction::Unknown) => -1,
     };
     let index_code = if record.defect() == Some(Defect::EventDeviceMissing) { "" } else { device.index_code.as_str() };
     json!({

@@ -232,7 +232,7 @@ fn movement(campus: &Campus, row: &Move) -> Row {
         some(&row.student_no),
         some(row.kind),
         some(dashed(row.at)),
-        bed.map(|bed| format!("{} ", bed.building)),
+        bed.map(|bed| format!("{}{}", bed.building, if campus.plan.befalls(9, row.id) { " " } else { "" })),
         bed.map(|bed| bed.floor.to_string()),
         bed.map(|bed| bed.room.clone()),
         bed.map(|bed| bed.bed.clone()),

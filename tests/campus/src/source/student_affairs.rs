@@ -163,7 +163,7 @@ fn write<T>(record: &Record<T>, table: &'static Table, row: Row) -> Write {
 fn base(campus: &Campus, record: &Record<Base>) -> Row {
     let base = &record.value;
     let student = &campus.students[base.student];
-    let style = base.student;
+    let style = campus.plan.style(base.student);
     let broken_date = record.defect() == Some(Defect::StudentBirthDate);
     let yes_no = |yes: bool| some(if yes { "是" } else { "否" });
     let level = match base.study.level {
@@ -201,7 +201,7 @@ fn base(campus: &Campus, record: &Record<Base>) -> Row {
         some(&campus.staff[base.study.counselor].staff_no),
         yes_no(base.current),
         yes_no(base.current),
-        some(format!("139{:08}", style)),
+        some(format!("139{:08}", base.student)),
         some("某省某市某路1号"),
         some("O"),
         some("00"),
@@ -237,11 +237,6 @@ pub fn document_as_typed(number: &str, style: usize) -> String {
 fn mistyped(number: &str) -> String {
     let digit = number.as_bytes()[15] - b'0';
     format!("{}{}{}", &number[..15], (digit + 1) % 10, &number[16..])
-}
-
-/// Whether the document number reaches Quad in a form whose checksum holds.
-pub fn document_readable(style: usize, type_code: char) -> bool {
-    type_code != '1' || style % 23 != 13
 }
 
 fn leave(campus: &Campus, leave: &Leave) -> Row {

@@ -1,27 +1,34 @@
 //! Every connector on a whole campus: each row that a source holds becomes the record or the dead letter it must.
 //!
 //! The databases are filled as before the day, each pulled table goes through its query, its mapping and its contract,
-//! and what comes out is counted against the truth. SQLite always; PostgreSQL and MariaDB when `QUAD_TEST_POSTGRES` and
+//! and what comes out is counted against the truth; so is what platforms list over HTTP, before and after the day. `defects` holds
+//! what comes out against each defect that was observed at real sources. SQLite always; PostgreSQL and MariaDB when `QUAD_TEST_POSTGRES` and
 //! `QUAD_TEST_MARIADB` hold a connection string.
+
+mod defects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use campus::campus::Campus;
 use campus::database::{self, Databases};
 use campus::plan::Plan;
 use campus::truth::{Stage, TableTruth};
-use chrono::Utc;
+use campus::vendors::Vendors;
+use chrono::{NaiveDateTime, Utc};
 use ingest::connector::{Spec, TableMapping};
-use ingest::extract::source::{Limits, Source};
+use ingest::extract::http::HttpSource;
+use ingest::extract::source::{Limits, Source, Worker};
 use ingest::extract::sql::SqlSource;
 use ingest::functions::Surroundings;
 use ingest::mapping::Mapping;
 use ingest::refine::Refiner;
+use ingest::settings::{Admins, ExtractSettings};
 use ingest::{Connector, SourceSettings};
 use schemas::{Contracts, Sensitive};
 use serde_json::Value;
@@ -47,6 +54,9 @@ struct Table {
     refiner: Refiner,
     records: BTreeSet<(String, String)>,
     letters: BTreeMap<(String, String), BTreeSet<String>>,
+    /// What the source gave, and the rows of it that were accepted.
+    given: Vec<RecordBatch>,
+    accepted: Vec<RecordBatch>,
 }
 
 impl Table {
@@ -56,12 +66,18 @@ impl Table {
             refiner: Refiner::new(table.contract.clone())?,
             records: BTreeSet::new(),
             letters: BTreeMap::new(),
+            given: Vec::new(),
+            accepted: Vec::new(),
         })
     }
 
     fn take(&mut self, runtime: &tokio::runtime::Runtime, input: &RecordBatch) -> Result<()> {
         let mapped = runtime.block_on(self.mapping.run(input))?;
         let (records, violations) = self.refiner.refine("test", &mapped, Utc::now())?;
+        let broken: BTreeSet<usize> = violations.iter().map(|violation| violation.row).collect();
+        let whole: BooleanArray = (0..mapped.batch.num_rows()).map(|row| Some(!broken.contains(&row))).collect();
+        self.accepted.push(filter_record_batch(&mapped.batch, &whole)?);
+        self.given.push(input.clone());
         self.records.extend(records.into_iter().map(|record| (record.key, record.hash)));
         for violation in violations {
             let row = ingest::refine::row_json(input, mapped.rows[violation.row], &[]);
@@ -93,34 +109,119 @@ fn expected(truth: &TableTruth) -> Outcome {
 /// Fills the databases and pulls every table of the three pulled connectors.
 fn check(databases: &Databases) -> Result<()> {
     let campus = small_campus();
-    database::fill(&campus, databases)?;
     let truth = campus.truth(Stage::Filled);
+    let runtime = runtime()?;
+    for (connector, tables, unknown) in pulled(&campus, databases, &runtime)? {
+        for (table, taken) in &tables {
+            let contract = table.contract.name();
+            assert_eq!(taken.outcome(), expected(&truth.tables[&contract]), "{contract}");
+        }
+        assert_eq!(unknown, unknown_codes(&connector), "{connector}");
+    }
+    Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+}
+
+fn load(connector: &str) -> Result<Connector> {
     let contracts = Contracts::load(&root().join("schemas"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(Connector::load(&root().join("ingest/connectors"), connector, &contracts)?)
+}
+
+/// A connector's name, what was taken of each of its tables, and how many values no code map knew.
+type Pulled = (String, Vec<(TableMapping, Table)>, u64);
+
+/// Fills the databases and pulls all of them.
+fn pulled(campus: &Campus, databases: &Databases, runtime: &tokio::runtime::Runtime) -> Result<Vec<Pulled>> {
+    database::fill(campus, databases)?;
     let sources = [
         ("student_affairs_zf", &databases.student_affairs),
         ("academic_zf", &databases.academic),
         ("logistics_ecard", &databases.logistics),
     ];
+    let mut all = Vec::new();
     for (name, connection) in sources {
-        let connector = Connector::load(&root().join("ingest/connectors"), name, &contracts)?;
+        let connector = load(name)?;
         let surroundings = surroundings(&connector);
         let limits = Limits { rows_max: 1000, text_bytes_max: 4096 };
         let mut source = SqlSource::connect(&settings(name, connection), limits)?;
+        let mut tables = Vec::new();
         for table in &connector.tables {
             let mut taken = Table::new(&connector, table, &surroundings)?;
-            let mut outcome = Ok(());
-            source.pull(table, &[], &mut |batch, _| {
-                outcome = taken.take(&runtime, &batch);
-                Ok(())
-            })?;
-            outcome.with_context(|| format!("{name}/{}", table.name))?;
-            let contract = table.contract.name();
-            assert_eq!(taken.outcome(), expected(&truth.tables[&contract]), "{contract}");
+            pull(&mut source, table, &[], &mut taken, runtime).with_context(|| format!("{name}/{}", table.name))?;
+            tables.push((table.clone(), taken));
         }
-        assert_eq!(surroundings.codes_unknown.count(), unknown_codes(name), "{name}");
+        all.push((name.to_string(), tables, surroundings.codes_unknown.count()));
+    }
+    Ok(all)
+}
+
+/// Pulls a table from a cursor on; the cursor after it.
+fn pull(
+    source: &mut dyn Source,
+    table: &TableMapping,
+    after: &[String],
+    taken: &mut Table,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Vec<String>> {
+    let (mut outcome, mut cursor) = (Ok(()), after.to_vec());
+    source.pull(table, after, &mut |batch, next| {
+        cursor = next.unwrap_or_else(|| cursor.clone());
+        if outcome.is_ok() && batch.num_rows() > 0 {
+            outcome = taken.take(runtime, &batch);
+        }
+        Ok(())
+    })?;
+    outcome.map(|()| cursor)
+}
+
+#[test]
+fn every_record_that_a_platform_lists_becomes_what_it_must() -> Result<()> {
+    let campus = small_campus();
+    let runtime = runtime()?;
+    let vendors = runtime.block_on(Vendors::start("a token", 700))?;
+    let truth = [Stage::Filled, Stage::DayOver].map(|stage| campus.truth(stage).served);
+    for name in ["second_classroom", "service_desk", "access_hikvision_pull", "access_dahua"] {
+        let connector = load(name)?;
+        let surroundings = surroundings(&connector);
+        let mut source = http_source(&connector, &vendors, &runtime)?;
+        for table in &connector.tables {
+            let mut taken = Table::new(&connector, table, &surroundings)?;
+            let mut cursor = Vec::new();
+            for (until, truth) in [campus.plan.day_start(), NaiveDateTime::MAX].into_iter().zip(&truth) {
+                vendors.show(&campus, until);
+                cursor = pull(&mut source, table, &cursor, &mut taken, &runtime)?;
+                let list = format!("{name}/{}", table.name);
+                assert!(truth[&list].versions > 0, "{list}");
+                assert_eq!(taken.outcome(), expected(&truth[&list]), "{list} until {until}");
+            }
+        }
+        assert_eq!(surroundings.codes_unknown.count(), 0, "{name}: {:?}", surroundings.codes_unknown.values());
     }
     Ok(())
+}
+
+fn http_source(connector: &Connector, vendors: &Vendors, runtime: &tokio::runtime::Runtime) -> Result<HttpSource> {
+    let extract = ExtractSettings {
+        state_path: PathBuf::new(),
+        connectors_path: PathBuf::new(),
+        http_listen: ([127, 0, 0, 1], 0).into(),
+        batch_rows_max: 1000,
+        text_bytes_max: 4096,
+        retry_ms_min: 1,
+        retry_ms_max: 1,
+        body_bytes_max: 1 << 20,
+        push_records_max: 1,
+        push_rate_max: 1,
+        replay_rate_max: 1,
+        admins: Admins::default(),
+        id_key: None,
+    };
+    let mut settings = settings(&connector.name, &vendors.url());
+    settings.password = Some(Sensitive::new("a token".into()));
+    Ok(HttpSource::connect(connector, &settings, &Worker::alone(&extract, runtime.handle().clone()))?)
 }
 
 /// Values that no map knows: each is one of the planted dead letters.
