@@ -11,8 +11,12 @@ use campus::live::Stage;
 use campus::plan::{Defects, Plan};
 use campus::push::Pusher;
 use campus::truth;
-use chrono::{Days, NaiveDate, Utc};
+use campus::vendors::Vendors;
+use chrono::{Days, NaiveDate, NaiveDateTime, Utc};
 use clap::{Args, Parser, Subcommand};
+
+/// The longest page of a list, as 大华 has it.
+const PAGE_ROWS_MAX: usize = 10_000;
 
 /// A simulated campus that fills real source systems.
 #[derive(Parser)]
@@ -51,6 +55,17 @@ enum Command {
         /// Seconds of the day in one second; 0 plays without waiting.
         #[arg(long, default_value_t = 1440)]
         speed: u64,
+    },
+    /// Serve over HTTP what platforms list (二课, service desk, 海康, 大华), until Ctrl-C.
+    Serve {
+        #[command(flatten)]
+        plan: PlanArgs,
+        /// Before the day is played.
+        #[arg(long)]
+        filled: bool,
+        /// The bearer token that the lists are shown to.
+        #[arg(long, env = "CAMPUS_LIST_TOKEN", hide_env_values = true)]
+        token: String,
     },
     /// Write what must come out at the other end, as JSON.
     Truth {
@@ -159,6 +174,15 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Play { plan, databases, webhook, speed } => {
             play(&plan.campus()?, databases.databases(), webhook.pusher()?, speed)?
+        }
+        Command::Serve { plan, filled, token } => {
+            let campus = plan.campus()?;
+            let until = if filled { campus.plan.day_start() } else { NaiveDateTime::MAX };
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let vendors = runtime.block_on(Vendors::start(&token, PAGE_ROWS_MAX))?;
+            vendors.show(&campus, until);
+            println!("{}", vendors.url());
+            runtime.block_on(tokio::signal::ctrl_c())?;
         }
         Command::Truth { plan, filled } => {
             let stage = if filled { truth::Stage::Filled } else { truth::Stage::DayOver };

@@ -41,6 +41,7 @@ pub const RATES: &[(u8, &str, u64)] = &[
     (3, "passes at a door whose clock is a minute ahead", 20),
     (4, "passes of nobody: no number, and no card of the campus", 30),
     (5, "passes whose direction the door does not know", 10),
+    // On top of those that nobody read and that lead from one gate to the next: 39 % in all.
     (6, "passes that are told in the direction of the one before", 300),
     (7, "passes that name a card only: nobody's until the list of cards is there", 570),
     (8, "cards that were replaced", 80),
@@ -49,7 +50,8 @@ pub const RATES: &[(u8, &str, u64)] = &[
     (12, "terminals that leave the kind of a transaction to its sign", 400),
     (13, "results that were withdrawn, their row still there", 5),
     (15, "students whom one system has here and another has not", 50),
-    (19, "passes that are told after later ones", 50),
+    // On top of those that L2 and L3 bring out of order: 5 % in all.
+    (19, "passes that are told after later ones", 22),
     (20, "passes that are read a second time within the minute", 37),
 ];
 
