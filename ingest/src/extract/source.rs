@@ -15,6 +15,7 @@ use super::files::FilesSource;
 use super::http::HttpSource;
 use super::kafka::KafkaSource;
 use super::secret;
+use super::singer::SingerSource;
 use super::sql::SqlSource;
 use crate::connector::{Connector, Kind, TableMapping};
 use crate::error::Error;
@@ -124,6 +125,11 @@ impl Worker {
         })
     }
 
+    /// Runs a future to its end, also while the process stops: for what must not be left behind.
+    pub fn finish<T>(&self, future: impl Future<Output = T>) -> T {
+        self.handle.block_on(future)
+    }
+
     /// Sleeps; a process that is stopping wakes it.
     ///
     /// # Errors
@@ -148,6 +154,7 @@ pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker
         Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
         Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
         Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),
+        Kind::Singer => Ok(Box::new(SingerSource::connect(connector, settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }
