@@ -215,7 +215,9 @@ impl SingerSource {
             let files = Files { config: &self.config, catalog: None, state: None };
             let mut run = Run::start(&self.tap, &files, &["--discover"], &self.secrets, &self.worker)?;
             let mut text = Vec::new();
-            while let Some(line) = run.line()? {
+            while let Some(line) =
+                run.line().map_err(|error| Error { message: format!("--discover: {}", error.message), ..error })?
+            {
                 text.extend_from_slice(line);
                 if text.len() > CATALOG_BYTES_MAX {
                     return Err(Error::source(format!("the tap's catalog is larger than {CATALOG_BYTES_MAX} bytes")));
@@ -398,7 +400,13 @@ mod tests {
             check(json!({ "auth": [{ "client_secret": "abc" }] })),
             check(json!({ "unended": "{password" })),
         ];
-        expect![[r#""#]].assert_eq(&told.concat());
+        expect![[r#"
+            {"list":[{"k":"k"}],"port":5432,"url":"pg://u:p{user}@127.0.0.1/{x}"}
+            its tap's config asks for {user}: set `user` of the source
+            its tap's config asks for {properties.none}: set `properties.none` of the source
+            `[singer]` has a secret in clear at config `client_secret`: write "{password}" or "{properties.client_secret}", and give the source that
+            {"unended":"{password"}
+        "#]].assert_eq(&told.concat());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 
 use super::files::FilesSource;
 use super::http::HttpSource;
@@ -123,6 +124,14 @@ impl Worker {
                 output = future => Ok(output),
             }
         })
+    }
+
+    /// As [`Worker::block_on`], for no longer than `time_max`.
+    ///
+    /// # Errors
+    /// As [`Worker::check`]; `Elapsed` inside.
+    pub fn within<T>(&self, time_max: Duration, future: impl Future<Output = T>) -> Result<Result<T, Elapsed>, Error> {
+        self.block_on(async { tokio::time::timeout(time_max, future).await })
     }
 
     /// Runs a future to its end, also while the process stops: for what must not be left behind.

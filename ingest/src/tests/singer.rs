@@ -126,11 +126,7 @@ async fn tap_postgres_brings_what_is_new_and_as_a_snapshot_what_is_gone() {
     );
     sql(&postgres, &format!("DROP SCHEMA {name} CASCADE"));
     shop.land().await;
-    shop.check(
-        "SELECT leave_id, MAX(end_at), MAX(op), COUNT(*) > 0 FROM leave GROUP BY leave_id ORDER BY leave_id",
-        expect![[r#""#]],
-    )
-    .await;
+    shop.check(LEAVES, expect![[r#""#]]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,10 +138,10 @@ async fn tap_rest_api_walks_the_pages_of_a_platform() {
     };
     (1..=5).for_each(put);
     let config = format!(
-        "command = \"{}\"\n[singer.config]\napi_url = \"{{connection}}\"\n[[singer.config.streams]]\nname = \"leaves\"\n\
-         path = \"/v1/leaves\"\nrecords_path = \"$.data.list[*]\"\nprimary_keys = [\"id\"]\nnum_inference_records = 5\n\
-         pagination_request_style = \"jsonpath_paginator\"\npagination_response_style = \"page\"\n\
-         next_page_token_path = \"$.next\"\npagination_param_page = \"cursor\"",
+        "command = \"{}\"\n[singer.config]\napi_url = \"{{connection}}\"\n\
+         pagination_request_style = \"page_number_paginator\"\nnext_page_token_path = \"$.data.more\"\n\
+         [[singer.config.streams]]\nname = \"leaves\"\n\
+         path = \"/v1/leaves\"\nrecords_path = \"$.data.list[*]\"\nprimary_keys = [\"id\"]\nnum_inference_records = 5",
         program.display()
     );
     let mut shop = shop(&config, "stream = \"leaves\"\npull = \"snapshot\"");
@@ -155,7 +151,19 @@ async fn tap_rest_api_walks_the_pages_of_a_platform() {
     put(6);
     assert_eq!(shop.pull().await, (2, 0, 4, None), "one is new and one has vanished");
     shop.land().await;
-    shop.check(LEAVES, expect![[r#""#]]).await;
+    shop.check(
+        LEAVES,
+        expect![[r#"
+        1 0026 2026-11-03T15:59:59Z I
+        2 0026 2026-11-03T15:59:59Z I
+        2   D
+        3 0026 2026-11-03T15:59:59Z I
+        4 0026 2026-11-03T15:59:59Z I
+        5 0026 2026-11-03T15:59:59Z I
+        6 0026 2026-11-03T15:59:59Z I
+    "#]],
+    )
+    .await;
 }
 
 /// A tap of our own: a shell script. It discovers one stream and then does `body`.
@@ -185,14 +193,17 @@ state() { echo "{\"type\":\"STATE\",\"value\":{\"at\":$1}}"; }
     std::fs::write(file, connector.replace("\"TAP\"", &format!("\"{}\"", script.display()))).expect("writes");
 }
 
-/// What a pull by a tap that does `body` says, and the records that it brought.
+/// What a pull by a tap that does `body` brought into the log, records and letters, and what it says.
 async fn check(bodies: &[&str], expected: Expect) {
     let mut told = String::new();
     for body in bodies {
         let shop = own(body);
-        let (records, letters, _, error) = shop.pull().await;
-        let place = shop.path("").display().to_string();
-        told += &format!("{records} {letters} {}\n", error.unwrap_or_default().replace(&place, "/"));
+        let error = shop.pull().await.3.unwrap_or_default();
+        let [records, letters] = ["student_affairs.leave_request", crate::letter::CONTRACT].map(|table| {
+            let extents = shop.log.extents(&shop.contracts.get(table).expect("a contract").topic()).expect("answers");
+            extents.iter().map(|extent| extent.high - extent.low).sum::<i64>()
+        });
+        told += &format!("{records} {letters} {error}\n");
     }
     expected.assert_eq(&told);
 }
@@ -214,18 +225,30 @@ async fn what_a_tap_does_wrong_is_told_and_what_came_whole_before_is_taken() {
             "schema; exec >&-; sleep 60",
             "schema; record L1 \",\\\"changed\\\":\\\"$(head -c 300 /dev/zero | tr '\\0' x)\\\"\"; record L2",
         ],
-        expect![[r#""#]],
+        expect![[r#"
+            0 0 tap-own ended with exit status: 3 after KeyError; what it said is in the log with "ingest::extract::singer=debug" in log.filter
+            0 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
+            0 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
+            0 0 line 3 of tap-own did not come within 1 s: the tap hangs, or `timeout_s` of `[singer]` is too short
+            0 0 line 3 of tap-own is longer than 16777216 bytes
+            0 0 line 2 of tap-own is a BATCH, records in files, which are not read: take `batch_config` out of the tap's config
+            0 0 line 2 of tap-own is no RECORD, SCHEMA, STATE or ACTIVATE_VERSION of a stream
+            0 0 line 1 of tap-own is a RECORD before the SCHEMA of its stream
+            0 0 line 1 of tap-own stream `leaves` has no property `changed`: was it renamed? Mend `[input]` of this table. It has id, no
+            0 0 the tap ended without a word of stream `leaves`: does it honour the catalog's selection?
+            0 0 tap-own does not end within 1 s of its last line
+            1 1 
+        "#]],
     )
     .await;
     let absent = shop("command = \"tap-nowhere\"", CURSOR).pull().await;
-    expect![[r#""#]].assert_eq(&absent.3.unwrap_or_default());
+    expect!["could not run the tap `tap-nowhere`: No such file or directory (os error 2); is it installed, and `command` right?"].assert_eq(&absent.3.unwrap_or_default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_counts_once_the_records_before_it_are_in_the_log() {
     let shop = own("schema; record L1; record L2; state 2; record L3; exit 1");
-    let (records, _, _, error) = shop.pull().await;
-    assert_eq!((records, error.is_some()), (3, true));
+    assert!(shop.pull().await.3.is_some());
     let cursor = || shop_cursor(&shop);
     assert_eq!(cursor(), ["{\"at\":2}"]);
     // It is handed back as it came; a record that is gone is a delete.
@@ -233,7 +256,7 @@ async fn a_state_counts_once_the_records_before_it_are_in_the_log() {
         &shop,
         "cp \"$6\" $kept/given; schema; record L3; record L1 ',\"_sdc_deleted_at\":\"2026-11-05\"'; state 4",
     );
-    assert_eq!(shop.pull().await, (2, 0, 0, None));
+    assert_eq!(shop.pull().await, (1, 0, 1, None), "the record behind the state came before, and comes again");
     assert_eq!(cursor(), ["{\"at\":4}"]);
     assert_eq!(std::fs::read_to_string(shop.path("given")).expect("was given"), "{\"at\":2}");
     shop.land().await;
@@ -260,7 +283,8 @@ async fn a_version_whose_records_did_not_come_deletes_nothing() {
     rewrite(&shop, &format!("schema; {}; {}", record("L1"), version(2)));
     let (records, _, _, error) = shop.pull().await;
     assert_eq!(records, 0);
-    expect![[r#""#]].assert_eq(&error.expect("refuses"));
+    expect!["line 3 of tap-own activates a version whose records did not come: nothing is taken for deleted"]
+        .assert_eq(&error.expect("refuses"));
     rewrite(&shop, &format!("schema; {}; {}", record("L1"), version(1)));
     assert_eq!(shop.pull().await, (1, 0, 1, None), "the other one has vanished");
 }
@@ -314,5 +338,6 @@ async fn a_probe_names_the_streams_that_there_are() {
         tokio::task::block_in_place(|| source::connect(&connector, &shop.source, &worker)?.probe(&connector.tables[0]))
     };
     assert!(probe("leaves").is_ok());
-    expect![[r#""#]].assert_eq(&probe("leave").expect_err("no such stream").to_string());
+    expect!["the tap has no stream `leave`, but leaves"]
+        .assert_eq(&probe("leave").expect_err("no such stream").to_string());
 }

@@ -121,8 +121,8 @@ impl Run {
     pub(super) fn line(&mut self) -> Result<Option<&[u8]>, Error> {
         self.line.clear();
         self.lines += 1;
-        let read = timeout(self.silence_max, read_line(&mut self.out, &mut self.line, LINE_BYTES_MAX));
-        match self.worker.block_on(read)? {
+        let (out, line) = (&mut self.out, &mut self.line);
+        match self.worker.within(self.silence_max, read_line(out, line, LINE_BYTES_MAX))? {
             Ok(Ok(Read::Line)) => Ok(Some(&self.line)),
             Ok(Ok(Read::End)) => Ok(None),
             Ok(Ok(Read::TooLong)) => Err(Error::source(format!("is longer than {LINE_BYTES_MAX} bytes"))),
@@ -145,7 +145,7 @@ impl Run {
     /// `Source` when it ended badly, or has closed its output and does not end.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         let (name, silence_max) = (self.name.clone(), self.silence_max);
-        let status = self.worker.block_on(timeout(silence_max, self.child.wait()))?;
+        let status = self.worker.within(silence_max, self.child.wait())?;
         let status = status
             .map_err(|_| {
                 Error::source(format!("{name} does not end within {} s of its last line", silence_max.as_secs()))
@@ -155,7 +155,7 @@ impl Run {
         if status.success() {
             return Ok(());
         }
-        let cause = self.worker.block_on(timeout(GRACE, &mut self.said))?;
+        let cause = self.worker.within(GRACE, &mut self.said)?;
         let cause = cause.ok().and_then(Result::ok).flatten().map_or(String::new(), |cause| format!(" after {cause}"));
         Err(Error::source(format!(
             "{name} ended with {status}{cause}; what it said is in the log with \"ingest::extract::singer=debug\" in log.filter"
