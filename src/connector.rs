@@ -49,6 +49,7 @@ enum SourceKind {
     Files,
     Http,
     Kafka,
+    Singer,
     Webhook,
 }
 
@@ -103,6 +104,10 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
             format!("connection = \"https://...\"   # with auth, its secret: QUAD_SOURCES__{upper}__PASSWORD"),
         ),
         SourceKind::Kafka => (Kind::Kafka, "connection = \"HOST:PORT,...\"   # the brokers".to_string()),
+        SourceKind::Singer => (
+            Kind::Singer,
+            format!("# what `config` of the tap asks for; for {{password}}: QUAD_SOURCES__{upper}__PASSWORD"),
+        ),
         SourceKind::Webhook => {
             (Kind::Webhook, "token_sha256 = \"...\"   # of a token that `quad token` makes".to_string())
         }

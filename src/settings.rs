@@ -176,8 +176,11 @@ fn no_secret_in_clear(file: &Config) -> Result<()> {
             text.contains("pwd=") || text.contains("password=")
         });
         let properties = source.get("properties").and_then(|properties| properties.clone().into_table().ok());
-        let is_secret =
-            |name: &String| ["password", "secret", "key.pem"].iter().any(|part| name.to_lowercase().contains(part));
+        let is_secret = |name: &String| {
+            let name = name.to_lowercase();
+            ["password", "secret", "key.pem"].iter().any(|part| name.contains(part))
+                || ["token", "api_key"].iter().any(|end| name.ends_with(end))
+        };
         let property =
             properties.unwrap_or_default().into_keys().find(is_secret).map(|name| format!("properties.{name}"));
         let found = ["password", "hmac_secret"].into_iter().find(|key| source.contains_key(*key));

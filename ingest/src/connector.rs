@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::schedule::Schedule;
-use crate::extract::{files, http, kafka, sql, webhook};
+use crate::extract::{files, http, kafka, singer, sql, webhook};
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
@@ -26,6 +26,8 @@ pub struct Connector {
     pub sensitive: Vec<String>,
     /// `http`: the interface as a whole.
     pub http: http::Api,
+    /// `singer`: the tap.
+    pub singer: Option<singer::Tap>,
     pub tables: Vec<TableMapping>,
     /// `codes/<set>.csv`: source value → canonical code.
     pub code_maps: BTreeMap<String, BTreeMap<String, String>>,
@@ -39,6 +41,7 @@ pub enum Kind {
     Files,
     Http,
     Kafka,
+    Singer,
     Webhook,
 }
 
@@ -79,6 +82,7 @@ pub enum Spec {
     Files(files::Table),
     Http(http::Table),
     Kafka(kafka::Table),
+    Singer(singer::Table),
     Webhook(webhook::Table),
 }
 
@@ -90,6 +94,7 @@ struct File {
     #[serde(default)]
     sensitive: Vec<String>,
     http: Option<http::Api>,
+    singer: Option<singer::Tap>,
     tables: BTreeMap<String, TableFile>,
 }
 
@@ -119,6 +124,11 @@ impl Connector {
         }
         let http = parsed.http.unwrap_or_default();
         http.check().map_err(|message| wrong(&message))?;
+        match &parsed.singer {
+            Some(tap) if parsed.kind == Kind::Singer => tap.check().map_err(|message| wrong(&message))?,
+            None if parsed.kind != Kind::Singer => {}
+            _ => return Err(wrong("`kind = \"singer\"` and `[singer]` with the tap's `command` go together")),
+        }
         let mut tables = Vec::new();
         for (table, declared) in parsed.tables {
             let mapping_file = folder.join(format!("{table}.sql"));
@@ -135,6 +145,7 @@ impl Connector {
             kind: parsed.kind,
             sensitive: parsed.sensitive,
             http,
+            singer: parsed.singer,
             tables,
             code_maps: code_maps(&folder.join("codes"))?,
         })
@@ -159,7 +170,8 @@ impl Connector {
             Kind::Files => Some("a folder"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
-            Kind::Webhook => None,
+            // What a tap needs is in its config, which says so.
+            Kind::Singer | Kind::Webhook => None,
         };
         if let Some(what) = connection.filter(|_| source.connection.is_none()) {
             return Err(wrong(&format!("needs `connection`, {what}")));
@@ -188,7 +200,7 @@ impl TableFile {
             (Kind::Webhook, None) => Pull::Push,
             (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
             (Kind::Files, Some("changed")) => Pull::Changed,
-            (Kind::Sql | Kind::Http | Kind::Kafka, Some("cursor")) => Pull::Cursor,
+            (Kind::Sql | Kind::Http | Kind::Kafka | Kind::Singer, Some("cursor")) => Pull::Cursor,
             (Kind::Kafka, _) => return Err("`pull` is \"cursor\"".into()),
             (_, Some("snapshot")) => {
                 Pull::Snapshot { deletes_share_max: self.deletes_share_max.unwrap_or(DELETES_SHARE_MAX) }
@@ -208,6 +220,7 @@ impl TableFile {
             Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
             Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
             Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
+            Kind::Singer => Spec::Singer(of_kind::<singer::Table>(self.rest)?.checked(pull)?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

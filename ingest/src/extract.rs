@@ -1,7 +1,7 @@
 //! Extract: source systems → topic.
 //!
 //! `pipeline` carries a batch of source rows to the log. `source` is the boundary of what is pulled, `sql` does it over
-//! ODBC, `files` from a folder, `http` page by page, `kafka` from topics that others fill, when `schedule` says and with what `secret` finds; `webhook` receives
+//! ODBC, `files` from a folder, `http` page by page, `kafka` from topics that others fill, `singer` by running a tap, when `schedule` says and with what `secret` finds; `webhook` receives
 //! what is pushed. `records` and `overlap` are what several of them need. `state` remembers cursors and what has been seen; `status` tells how each source is. Every source runs by
 //! itself: one that fails is tried again with backoff and does not disturb the others. `replay` takes dead letters once more
 //! and `backfill` rows of the past, as `admin` is asked to.
@@ -18,6 +18,7 @@ pub mod replay;
 pub mod run;
 pub mod schedule;
 pub mod secret;
+pub mod singer;
 pub mod source;
 pub mod sql;
 pub mod state;

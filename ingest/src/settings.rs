@@ -59,14 +59,14 @@ pub struct SourceSettings {
     /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL.
+    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `singer`: as its config says.
     #[serde(default)]
     pub user: Option<String>,
     /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
     /// from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
-    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`.
+    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`. `singer`: what its config asks for.
     #[serde(default)]
     pub properties: BTreeMap<String, Sensitive<String>>,
     /// A file that holds the password and nothing else.

@@ -5,6 +5,7 @@ mod http;
 mod kafka;
 mod letters;
 mod shipped;
+mod singer;
 mod snapshots;
 
 use std::collections::BTreeMap;

@@ -10,11 +10,13 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 
 use super::files::FilesSource;
 use super::http::HttpSource;
 use super::kafka::KafkaSource;
 use super::secret;
+use super::singer::SingerSource;
 use super::sql::SqlSource;
 use crate::connector::{Connector, Kind, TableMapping};
 use crate::error::Error;
@@ -124,6 +126,19 @@ impl Worker {
         })
     }
 
+    /// As [`Worker::block_on`], for no longer than `time_max`.
+    ///
+    /// # Errors
+    /// As [`Worker::check`]; `Elapsed` inside.
+    pub fn within<T>(&self, time_max: Duration, future: impl Future<Output = T>) -> Result<Result<T, Elapsed>, Error> {
+        self.block_on(async { tokio::time::timeout(time_max, future).await })
+    }
+
+    /// Runs a future to its end, also while the process stops: for what must not be left behind.
+    pub fn finish<T>(&self, future: impl Future<Output = T>) -> T {
+        self.handle.block_on(future)
+    }
+
     /// Sleeps; a process that is stopping wakes it.
     ///
     /// # Errors
@@ -148,6 +163,7 @@ pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker
         Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
         Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
         Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),
+        Kind::Singer => Ok(Box::new(SingerSource::connect(connector, settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }

@@ -78,6 +78,7 @@ fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
         Kind::Files => ("files", "", files_table(contract)),
         Kind::Http => ("http", HTTP, http_table(contract)),
         Kind::Kafka => ("kafka", "", kafka_table(contract)),
+        Kind::Singer => ("singer", SINGER, singer_table(contract)),
         Kind::Webhook => ("webhook", "", webhook_table(contract)),
     };
     format!(
@@ -137,6 +138,24 @@ fn kafka_table(contract: &Contract) -> String {
     format!(
         "topic = \"{table}\"\npull = \"cursor\"\n# Or \"debezium\"; then the mapping may say \"_op\" AS op, and \"_timestamp\" is the \
          time of change.\nformat = \"json\"\n# Input column = JSON pointer in a record.\n{input}",
+        table = contract.table,
+    )
+}
+
+const SINGER: &str = "
+[singer]
+# On the search path, or a path. It is run with --config, --catalog and --state.
+command = \"tap-name\"
+# The tap's own settings; {connection}, {user}, {password} and {properties.NAME} are the source's.
+config = { password = \"{password}\" }
+";
+
+fn singer_table(contract: &Contract) -> String {
+    let input = input(contract, |field| field.name.clone(), "updated_at");
+    format!(
+        "# As the tap's --discover names it.\nstream = \"{table}\"\n\
+         # What is after the tap's state; \"snapshot\" when each run brings all, and what is not there is deleted.\n\
+         pull = \"cursor\"\nreplication_key = \"updated_at\"\n# Input column = property, or JSON pointer in a record.\n{input}",
         table = contract.table,
     )
 }
