@@ -49,6 +49,7 @@ enum SourceKind {
     Files,
     Http,
     Kafka,
+    Mqtt,
     Webhook,
 }
 
@@ -103,6 +104,12 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
             format!("connection = \"https://...\"   # with auth, its secret: QUAD_SOURCES__{upper}__PASSWORD"),
         ),
         SourceKind::Kafka => (Kind::Kafka, "connection = \"HOST:PORT,...\"   # the brokers".to_string()),
+        SourceKind::Mqtt => (
+            Kind::Mqtt,
+            format!(
+                "connection = \"mqtts://...\"   # the broker\nuser = \"...\"   # password: QUAD_SOURCES__{upper}__PASSWORD"
+            ),
+        ),
         SourceKind::Webhook => {
             (Kind::Webhook, "token_sha256 = \"...\"   # of a token that `quad token` makes".to_string())
         }

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::schedule::Schedule;
-use crate::extract::{files, http, kafka, sql, webhook};
+use crate::extract::{files, http, kafka, mqtt, sql, webhook};
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
@@ -39,6 +39,7 @@ pub enum Kind {
     Files,
     Http,
     Kafka,
+    Mqtt,
     Webhook,
 }
 
@@ -79,6 +80,7 @@ pub enum Spec {
     Files(files::Table),
     Http(http::Table),
     Kafka(kafka::Table),
+    Mqtt(mqtt::Table),
     Webhook(webhook::Table),
 }
 
@@ -159,6 +161,7 @@ impl Connector {
             Kind::Files => Some("a folder"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
+            Kind::Mqtt => Some("its broker such as mqtts://mqtt.example.edu.cn:8883"),
             Kind::Webhook => None,
         };
         if let Some(what) = connection.filter(|_| source.connection.is_none()) {
@@ -170,7 +173,9 @@ impl Connector {
             ));
         }
         self.check_id_key(extract).map_err(wrong)?;
-        Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
+        // A broker queues few messages: a subscription is read all the time.
+        let poll_s = if self.kind == Kind::Mqtt { source.poll_s.min(1) } else { source.poll_s };
+        Schedule::new(&SourceSettings { poll_s, ..source.clone() }, timezone).map_err(|error| wrong(&error.message))
     }
 
     /// Whether mappings that hash have a key for it; what is missing.
@@ -187,6 +192,10 @@ impl TableFile {
         let pull = match (kind, self.pull.as_deref()) {
             (Kind::Webhook, None) => Pull::Push,
             (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
+            (Kind::Mqtt, None) => Pull::Cursor,
+            (Kind::Mqtt, Some(_)) => {
+                return Err("a subscribed table has no `pull`: the broker keeps what was not taken".into());
+            }
             (Kind::Files, Some("changed")) => Pull::Changed,
             (Kind::Sql | Kind::Http | Kind::Kafka, Some("cursor")) => Pull::Cursor,
             (Kind::Kafka, _) => return Err("`pull` is \"cursor\"".into()),
@@ -208,6 +217,7 @@ impl TableFile {
             Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
             Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
             Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
+            Kind::Mqtt => Spec::Mqtt(of_kind::<mqtt::Table>(self.rest)?.checked()?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

@@ -70,6 +70,7 @@ impl Pipeline {
             Spec::Files(read) => Some(read.input.keys().cloned().collect()),
             Spec::Http(pulled) => Some(pulled.input.keys().cloned().collect()),
             Spec::Kafka(read) => Some(read.columns()),
+            Spec::Mqtt(subscribed) => Some(subscribed.columns()),
             Spec::Webhook(pushed) => Some(pushed.input.keys().cloned().collect::<Vec<_>>()),
         };
         if let Some(columns) = declared {

@@ -78,6 +78,7 @@ fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
         Kind::Files => ("files", "", files_table(contract)),
         Kind::Http => ("http", HTTP, http_table(contract)),
         Kind::Kafka => ("kafka", "", kafka_table(contract)),
+        Kind::Mqtt => ("mqtt", "", mqtt_table(contract)),
         Kind::Webhook => ("webhook", "", webhook_table(contract)),
     };
     format!(
@@ -137,6 +138,16 @@ fn kafka_table(contract: &Contract) -> String {
     format!(
         "topic = \"{table}\"\npull = \"cursor\"\n# Or \"debezium\"; then the mapping may say \"_op\" AS op, and \"_timestamp\" is the \
          time of change.\nformat = \"json\"\n# Input column = JSON pointer in a record.\n{input}",
+        table = contract.table,
+    )
+}
+
+fn mqtt_table(contract: &Contract) -> String {
+    let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
+    format!(
+        "# Topic filters: + stands for one level, # for all that follow.\ntopics = [\"{table}/#\"]\n\
+         # JSON pointer in the message; \"\" is the whole message.\nrecords = \"\"\n\
+         # Input column = JSON pointer in a record, or {{topic}}, {{topic/2}} (a level), {{received}}, {{retained}}.\n{input}",
         table = contract.table,
     )
 }
