@@ -50,6 +50,7 @@ enum SourceKind {
     Http,
     Kafka,
     Singer,
+    Mqtt,
     Webhook,
 }
 
@@ -107,6 +108,12 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
         SourceKind::Singer => (
             Kind::Singer,
             format!("# what `config` of the tap asks for; for {{password}}: QUAD_SOURCES__{upper}__PASSWORD"),
+        ),
+        SourceKind::Mqtt => (
+            Kind::Mqtt,
+            format!(
+                "connection = \"mqtts://...\"   # the broker\nuser = \"...\"   # password: QUAD_SOURCES__{upper}__PASSWORD"
+            ),
         ),
         SourceKind::Webhook => {
             (Kind::Webhook, "token_sha256 = \"...\"   # of a token that `quad token` makes".to_string())

@@ -1,12 +1,14 @@
 //! Measurements: what Quad reaches here, as ratios within one run, since machines differ and are noisy.
 //!
 //! `bench land` holds landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC
-//! against the cheapest call of the same server. Every figure is a median; the spread stands beside it.
+//! against the cheapest call of the same server; `bench webhook` holds pushes against an endpoint that only parses them.
+//! Every figure is a median; the spread stands beside it.
 
 mod land;
 mod lookup;
 mod records;
 mod stats;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 
@@ -23,11 +25,14 @@ enum Command {
     Land(land::Args),
     /// GetProfile over gRPC, against a running Quad.
     Lookup(lookup::Args),
+    /// Events a second through the webhook into the log.
+    Webhook(webhook::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Land(args) => land::run(&args),
         Command::Lookup(args) => lookup::run(&args),
+        Command::Webhook(args) => webhook::run(&args),
     }
 }

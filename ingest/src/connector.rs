@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::schedule::Schedule;
-use crate::extract::{files, http, kafka, singer, sql, webhook};
+use crate::extract::{files, http, kafka, mqtt, singer, sql, webhook};
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
@@ -42,6 +42,7 @@ pub enum Kind {
     Http,
     Kafka,
     Singer,
+    Mqtt,
     Webhook,
 }
 
@@ -83,6 +84,7 @@ pub enum Spec {
     Http(http::Table),
     Kafka(kafka::Table),
     Singer(singer::Table),
+    Mqtt(mqtt::Table),
     Webhook(webhook::Table),
 }
 
@@ -172,6 +174,7 @@ impl Connector {
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
             // What a tap needs is in its config, which says so.
             Kind::Singer | Kind::Webhook => None,
+            Kind::Mqtt => Some("its broker such as mqtts://mqtt.example.edu.cn:8883"),
         };
         if let Some(what) = connection.filter(|_| source.connection.is_none()) {
             return Err(wrong(&format!("needs `connection`, {what}")));
@@ -182,7 +185,9 @@ impl Connector {
             ));
         }
         self.check_id_key(extract).map_err(wrong)?;
-        Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
+        // A broker queues few messages: a subscription is read all the time.
+        let poll_s = if self.kind == Kind::Mqtt { source.poll_s.min(1) } else { source.poll_s };
+        Schedule::new(&SourceSettings { poll_s, ..source.clone() }, timezone).map_err(|error| wrong(&error.message))
     }
 
     /// Whether mappings that hash have a key for it; what is missing.
@@ -199,6 +204,10 @@ impl TableFile {
         let pull = match (kind, self.pull.as_deref()) {
             (Kind::Webhook, None) => Pull::Push,
             (Kind::Webhook, Some(_)) => return Err("a pushed table has no `pull`".into()),
+            (Kind::Mqtt, None) => Pull::Cursor,
+            (Kind::Mqtt, Some(_)) => {
+                return Err("a subscribed table has no `pull`: the broker keeps what was not taken".into());
+            }
             (Kind::Files, Some("changed")) => Pull::Changed,
             (Kind::Sql | Kind::Http | Kind::Kafka | Kind::Singer, Some("cursor")) => Pull::Cursor,
             (Kind::Kafka, _) => return Err("`pull` is \"cursor\"".into()),
@@ -221,6 +230,7 @@ impl TableFile {
             Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
             Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
             Kind::Singer => Spec::Singer(of_kind::<singer::Table>(self.rest)?.checked(pull)?),
+            Kind::Mqtt => Spec::Mqtt(of_kind::<mqtt::Table>(self.rest)?.checked()?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

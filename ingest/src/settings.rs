@@ -56,10 +56,12 @@ pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
     /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder. `http`: the URL that
-    /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas.
+    /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas. `mqtt`: the broker, such as
+    /// `mqtts://mqtt.example.edu.cn:8883`.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `singer`: as its config says.
+    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `mqtt`: the user. `singer`: as its
+    /// config says.
     #[serde(default)]
     pub user: Option<String>,
     /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
@@ -75,7 +77,7 @@ pub struct SourceSettings {
     /// A shell command that prints the password, asked with each connection.
     #[serde(default)]
     pub password_command: Option<String>,
-    /// Seconds between pulls, unless there is a `schedule`.
+    /// Seconds between pulls, unless there is a `schedule`; at most 1 for `mqtt`.
     #[serde(default = "poll_s_default")]
     pub poll_s: u64,
     /// A cron expression by the campus clock: when it is pulled.

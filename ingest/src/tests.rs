@@ -4,6 +4,7 @@ mod files;
 mod http;
 mod kafka;
 mod letters;
+mod mqtt;
 mod shipped;
 mod singer;
 mod snapshots;
@@ -117,16 +118,17 @@ impl Shop {
         extract.expect("the connector is right")
     }
 
-    /// One pull of everything: (records, letters, repeats) since this extract started, and its error.
+    /// One pull of everything: (records, letters, repeats) of its last table since this extract started, and its error.
     async fn pull(&self) -> (u64, u64, u64, Option<String>) {
         let extract = self.extract().await;
+        let last = format!("oa/{}", extract.sources()[0].pipelines.last().expect("a table").table.name);
         let (stop, shutdown) = watch::channel(false);
         let running = tokio::spawn({
             let extract = extract.clone();
             async move { extract.run(shutdown).await }
         });
         let status = poll_until("the pull ends", || {
-            let status = extract.board.report().get("oa/leave_request").cloned()?;
+            let status = extract.board.report().get(&last).cloned()?;
             (status.state == State::Ok || status.failures > 0).then_some(status)
         })
         .await;

@@ -14,6 +14,7 @@ mod doors;
 mod lake;
 mod land;
 mod letters;
+mod mqtt;
 #[path = "../tidy/promql.rs"]
 mod promql;
 mod reconcile;

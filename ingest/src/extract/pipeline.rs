@@ -71,6 +71,7 @@ impl Pipeline {
             Spec::Http(pulled) => Some(pulled.input.keys().cloned().collect()),
             Spec::Kafka(read) => Some(read.columns()),
             Spec::Singer(read) => Some(read.columns()),
+            Spec::Mqtt(subscribed) => Some(subscribed.columns()),
             Spec::Webhook(pushed) => Some(pushed.input.keys().cloned().collect::<Vec<_>>()),
         };
         if let Some(columns) = declared {

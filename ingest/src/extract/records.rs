@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder};
 use arrow::compute::{filter_record_batch, is_null};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::Value;
@@ -24,10 +24,29 @@ pub fn schema<'n>(names: impl Iterator<Item = &'n String>) -> SchemaRef {
 /// `Internal`, which no record can cause.
 pub fn batch(records: &[Value], input: &BTreeMap<String, String>) -> Result<RecordBatch, Error> {
     let column = |pointer: &String| -> ArrayRef {
-        Arc::new(records.iter().map(|record| record.pointer(pointer).and_then(text)).collect::<StringArray>())
+        let mut column = StringBuilder::new();
+        for record in records {
+            match at(record, pointer) {
+                None | Some(Value::Null) => column.append_null(),
+                Some(Value::String(text)) => column.append_value(text),
+                Some(other) => column.append_value(other.to_string()),
+            }
+        }
+        Arc::new(column.finish())
     };
     RecordBatch::try_new(schema(input.keys()), input.values().map(column).collect())
         .map_err(|error| Error::internal("put records together", error))
+}
+
+/// As [`Value::pointer`], which copies each name that it looks up: here are no copies where all are plain names.
+fn at<'v>(record: &'v Value, pointer: &str) -> Option<&'v Value> {
+    let Some(names) = pointer.strip_prefix('/').filter(|names| !names.contains('~')) else {
+        return record.pointer(pointer);
+    };
+    names.split('/').try_fold(record, |value, name| match value {
+        Value::Object(members) => members.get(name),
+        list => list.pointer(&format!("/{name}")),
+    })
 }
 
 /// The column in which a source says why a record could not be read; such a row becomes a dead letter as it is, unmapped.
@@ -54,5 +73,23 @@ pub fn text(value: &Value) -> Option<String> {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod pointers {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_place_in_a_record_is_that_of_the_pointer() {
+        let record = json!({ "a": { "b": [1, { "c": 2 }], "": 3 }, "x/y": 4, "m~n": 5, "0": 6 });
+        for pointer in [
+            "", "/a", "/a/b/0", "/a/b/1/c", "/a/b/01", "/a/b/2", "/a/", "/x~1y", "/m~0n", "/0", "/a/b/c", "a", "/",
+            "/0/1",
+        ] {
+            assert_eq!(at(&record, pointer), record.pointer(pointer), "{pointer}");
+        }
     }
 }

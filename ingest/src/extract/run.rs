@@ -24,7 +24,7 @@ use super::pipeline::{Pipeline, Ready, Sent};
 use super::schedule::Schedule;
 use super::source::{self, Coverage, Source, Worker};
 use super::state::{Cursor, Seen, State, TableState, Vanished};
-use super::status::Board;
+use super::status::{Board, WRITE_EVERY};
 use super::webhook;
 use crate::connector::{Connector, Pull};
 use crate::error::{Error, ErrorKind};
@@ -108,6 +108,7 @@ impl Extract {
                 board.register(&source.id, &source.settings.connector, &pipeline.table);
             }
         }
+        board.keep_up();
         let pace = Quota::per_second(NonZeroU32::new(settings.replay_rate_max).unwrap_or(NonZeroU32::MIN));
         Ok(Arc::new(Self {
             settings,
@@ -150,7 +151,7 @@ impl Extract {
         let worker = Worker::new(&self.settings, Handle::current(), shutdown.clone());
         let mut threads = Vec::new();
         for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled()) {
-            let (extract, worker) = (self.clone(), worker.clone());
+            let (extract, worker) = (self.clone(), worker.pulling(&source.id));
             let thread = std::thread::Builder::new().name(format!("pull-{}", source.id));
             let run = move || extract.poll_source(at, &worker);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
@@ -159,13 +160,23 @@ impl Extract {
         let thread = std::thread::Builder::new().name("backfill".to_string());
         let run = move || extract.run_backfills(&worker);
         threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
+        let extract = self.clone();
+        let keeping_up = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(WRITE_EVERY).await;
+                extract.board.keep_up();
+            }
+        });
         self.is_listening.store(true, Ordering::Relaxed);
         let served = webhook::serve(self.clone(), listener, shutdown).await;
         self.is_listening.store(false, Ordering::Relaxed);
-        served?;
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(std::thread::JoinHandle::join));
-        match joined.await {
+        let joined = joined.await;
+        keeping_up.abort();
+        self.board.keep_up();
+        served?;
+        match joined {
             Ok(Ok(())) => Ok(()),
             _ => Err(Error::new(ErrorKind::Internal, "a source's thread has panicked")),
         }

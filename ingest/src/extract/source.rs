@@ -15,6 +15,7 @@ use tokio::time::error::Elapsed;
 use super::files::FilesSource;
 use super::http::HttpSource;
 use super::kafka::KafkaSource;
+use super::mqtt::MqttSource;
 use super::secret;
 use super::singer::SingerSource;
 use super::sql::SqlSource;
@@ -83,6 +84,8 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Worker {
     pub limits: Limits,
+    /// The id of the source that is pulled; none for who only looks, and leaves no trace there.
+    pub source: Option<String>,
     handle: Handle,
     shutdown: watch::Receiver<bool>,
 }
@@ -90,7 +93,12 @@ pub struct Worker {
 impl Worker {
     pub fn new(settings: &ExtractSettings, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
         let limits = Limits { rows_max: settings.batch_rows_max, text_bytes_max: settings.text_bytes_max };
-        Self { limits, handle, shutdown }
+        Self { limits, source: None, handle, shutdown }
+    }
+
+    /// The same, to pull the source `id`.
+    pub fn pulling(&self, id: &str) -> Self {
+        Self { source: Some(id.to_string()), ..self.clone() }
     }
 
     /// One that nobody stops.
@@ -164,6 +172,7 @@ pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker
         Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
         Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),
         Kind::Singer => Ok(Box::new(SingerSource::connect(connector, settings, worker)?)),
+        Kind::Mqtt => Ok(Box::new(MqttSource::connect(settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }

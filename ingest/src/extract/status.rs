@@ -1,11 +1,12 @@
 //! How each source is: kept in memory, and in one JSON file that `quad sources` reads.
 //!
 //! Counts, times and error texts enter; the file holds no row of any source. It is replaced as a whole, so a reader
-//! never sees half of it.
+//! never sees half of it. What a table is doing is written at once, counts after a moment: pushes come by the hundred.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -50,19 +51,29 @@ pub enum State {
 /// All tables, by `<source>/<table>`.
 pub type Report = BTreeMap<String, TableStatus>;
 
+/// How far the file may be behind with counts.
+pub(super) const WRITE_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Default)]
+struct Kept {
+    report: Report,
+    /// Whether it says more than the file.
+    is_ahead: bool,
+}
+
 /// The status of all sources of this process.
 pub struct Board {
     file: PathBuf,
     /// What an earlier process had written: a restart makes no source younger.
     earlier: Report,
-    report: Mutex<Report>,
+    kept: Mutex<Kept>,
     started_at: DateTime<Utc>,
 }
 
 impl Board {
     pub fn new(state_path: &Path) -> Self {
         let earlier = read(state_path).unwrap_or_default();
-        Self { file: file(state_path), earlier, report: Mutex::default(), started_at: Utc::now() }
+        Self { file: file(state_path), earlier, kept: Mutex::default(), started_at: Utc::now() }
     }
 
     /// Makes the entry of a table before anything is pulled.
@@ -81,21 +92,41 @@ impl Board {
     /// Sets the gauges that grow by themselves; called when the metrics are asked for.
     pub fn observe(&self, now: DateTime<Utc>) {
         let since = |at: Option<DateTime<Utc>>| (now - at.unwrap_or(self.started_at)).to_std().unwrap_or_default();
-        for (name, status) in &*self.report.lock().expect("no holder of this lock panics") {
+        for (name, status) in &self.kept.lock().expect("no holder of this lock panics").report {
             let (source, table) = name.split_once('/').unwrap_or((name, ""));
             metrics::aged(source, table, since(status.succeeded_at), since(status.newest_at));
         }
     }
 
-    /// Changes the status of one table and writes the file.
+    /// Changes the status of one table.
     pub fn update(&self, source: &str, table: &str, change: impl FnOnce(&mut TableStatus)) {
-        let mut report = self.report.lock().expect("no holder of this lock panics");
-        change(report.entry(format!("{source}/{table}")).or_default());
-        let text = serde_json::to_vec_pretty(&*report).expect("a report has only plain values");
+        let mut kept = self.kept.lock().expect("no holder of this lock panics");
+        let status = kept.report.entry(format!("{source}/{table}")).or_default();
+        let before = (status.state, status.failures);
+        change(status);
+        let is_news = (status.state, status.failures) != before;
+        kept.is_ahead = true;
+        if is_news {
+            self.write(&mut kept);
+        }
+    }
+
+    /// Writes what the file does not say yet.
+    pub fn keep_up(&self) {
+        let mut kept = self.kept.lock().expect("no holder of this lock panics");
+        if kept.is_ahead {
+            self.write(&mut kept);
+        }
+    }
+
+    fn write(&self, kept: &mut Kept) {
+        let text = serde_json::to_vec_pretty(&kept.report).expect("a report has only plain values");
         let fresh = self.file.with_extension("json.new");
-        let written = std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.file));
-        if let Err(error) = written {
-            tracing::warn!(file = %self.file.display(), %error, "could not write the status of the sources");
+        match std::fs::write(&fresh, text).and_then(|()| std::fs::rename(&fresh, &self.file)) {
+            Ok(()) => kept.is_ahead = false,
+            Err(error) => {
+                tracing::warn!(file = %self.file.display(), %error, "could not write the status of the sources");
+            }
         }
     }
 
@@ -124,7 +155,7 @@ impl Board {
     }
 
     pub fn report(&self) -> Report {
-        self.report.lock().expect("no holder of this lock panics").clone()
+        self.kept.lock().expect("no holder of this lock panics").report.clone()
     }
 }
 

@@ -31,7 +31,7 @@ use tracing::Instrument;
 use super::admin;
 use super::pipeline::{Pipeline, Sent};
 use super::records;
-use super::run::{Extract, PreparedSource};
+use super::run::Extract;
 use crate::connector::{Kind, Spec, TableMapping};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
@@ -156,21 +156,18 @@ async fn keep(
     headers: &HeaderMap,
     body: &Bytes,
 ) -> Result<Sent, Refusal> {
-    let (prepared, at) = find(&receiver.extract, source, table, headers, body)?;
+    let place = find(&receiver.extract, source, table, headers, body)?;
     if receiver.rates.check_key(&source.to_string()).is_err() {
         return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many pushes a second; wait and send again".into()));
     }
-    let pipeline = &prepared.pipelines[at];
+    let prepared = &receiver.extract.sources()[place.0];
+    let pipeline = &prepared.pipelines[place.1];
     let input = input(&pipeline.table, body, receiver.extract.settings().push_records_max)?;
     let ready = pipeline.prepare(&input, Utc::now()).await.map_err(internal)?;
     let (records, letters, newest) = (ready.records.len(), ready.letters.len(), ready.newest);
     let sent = Sent { records, letters, repeats: 0, newest };
-    let (extract, source_id, table_name) = (receiver.extract.clone(), source.to_string(), table.to_string());
-    let appended = tokio::task::spawn_blocking(move || {
-        let source = extract.sources().iter().find(|known| known.id == source_id);
-        let pipeline = source.and_then(|source| source.pipelines.iter().find(|known| known.table.name == table_name));
-        pipeline.map_or(Ok(()), |pipeline| pipeline.send(&ready))
-    });
+    let extract = receiver.extract.clone();
+    let appended = tokio::task::spawn_blocking(move || extract.sources()[place.0].pipelines[place.1].send(&ready));
     match appended.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -185,23 +182,25 @@ async fn keep(
     Ok(sent)
 }
 
-/// The pipeline that a push is for, if it may push there. A wrong name and a wrong token look alike.
-fn find<'a>(
-    extract: &'a Extract,
+/// The place of the source and of its table that a push is for, if it may push there. A wrong name and a wrong token look
+/// alike.
+fn find(
+    extract: &Extract,
     source: &str,
     table: &str,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<(&'a PreparedSource, usize), Refusal> {
+) -> Result<(usize, usize), Refusal> {
     let refused = || Refusal(StatusCode::UNAUTHORIZED, "no such source, or its token or signature is wrong".into());
-    let prepared = extract.sources().iter().find(|known| known.id == source).ok_or_else(refused)?;
+    let source_at = extract.sources().iter().position(|known| known.id == source).ok_or_else(refused)?;
+    let prepared = &extract.sources()[source_at];
     if !is_authentic(&prepared.settings, headers, body) {
         return Err(refused());
     }
     let is_table = |pipeline: &Pipeline| pipeline.table.name == table && prepared.connector.kind == Kind::Webhook;
-    let at = prepared.pipelines.iter().position(is_table);
+    let table_at = prepared.pipelines.iter().position(is_table);
     let missing = || Refusal(StatusCode::NOT_FOUND, format!("source `{source}` takes no pushes for `{table}`"));
-    Ok((prepared, at.ok_or_else(missing)?))
+    Ok((source_at, table_at.ok_or_else(missing)?))
 }
 
 fn is_authentic(settings: &SourceSettings, headers: &HeaderMap, body: &[u8]) -> bool {

@@ -15,6 +15,7 @@ use chrono_tz::Tz;
 use crate::connector::{Connector, TableMapping};
 use crate::error::Error;
 use crate::extract::pipeline::check_output;
+use crate::extract::records;
 use crate::extract::source::Source;
 use crate::extract::webhook;
 use crate::functions::{Surroundings, UnknownCodes, text};
@@ -93,15 +94,19 @@ pub async fn preview(
         let records = RecordBatch::new_empty(Arc::new(Schema::empty()));
         return Ok(Preview { rows_read: 0, records, letters: vec![], left_out: 0, codes_unknown: vec![] });
     }
+    let unreadable = refine::unreadable(source, &table.contract, input, &connector.sensitive);
+    let rows_read = input.num_rows();
+    let input = &records::readable(input)?;
     let mapped = mapping.run(input).await?;
     check_output(&connector.name, table, &mapped.batch.schema())?;
     let (records, violations) = Refiner::new(table.contract.clone())?.records(source, &mapped, Utc::now())?;
-    let letters = refine::letters(source, &table.contract, input, &mapped, &violations, &connector.sensitive);
+    let mut letters = refine::letters(source, &table.contract, input, &mapped, &violations, &connector.sensitive);
+    letters.extend(unreadable);
     let masked = mapping.made_of(&connector.sensitive);
     let left_out = input.num_rows() - mapped.rows.len() - mapped.failed.len();
     let records = shown(&mapped.batch.schema(), &records.batch, &masked)?;
     let codes_unknown = masked_codes(codes_unknown.values(), input, &connector.sensitive);
-    Ok(Preview { rows_read: input.num_rows(), records, letters, left_out, codes_unknown })
+    Ok(Preview { rows_read, records, letters, left_out, codes_unknown })
 }
 
 /// The columns of `records` that the mapping gives, masked.

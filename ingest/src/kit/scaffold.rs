@@ -79,6 +79,7 @@ fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
         Kind::Http => ("http", HTTP, http_table(contract)),
         Kind::Kafka => ("kafka", "", kafka_table(contract)),
         Kind::Singer => ("singer", SINGER, singer_table(contract)),
+        Kind::Mqtt => ("mqtt", "", mqtt_table(contract)),
         Kind::Webhook => ("webhook", "", webhook_table(contract)),
     };
     format!(
@@ -156,6 +157,16 @@ fn singer_table(contract: &Contract) -> String {
         "# As the tap's --discover names it.\nstream = \"{table}\"\n\
          # What is after the tap's state; \"snapshot\" when each run brings all, and what is not there is deleted.\n\
          pull = \"cursor\"\nreplication_key = \"updated_at\"\n# Input column = property, or JSON pointer in a record.\n{input}",
+        table = contract.table,
+    )
+}
+
+fn mqtt_table(contract: &Contract) -> String {
+    let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
+    format!(
+        "# Topic filters: + stands for one level, # for all that follow.\ntopics = [\"{table}/#\"]\n\
+         # JSON pointer in the message; \"\" is the whole message.\nrecords = \"\"\n\
+         # Input column = JSON pointer in a record, or {{topic}}, {{topic/2}} (a level), {{received}}, {{retained}}.\n{input}",
         table = contract.table,
     )
 }

@@ -37,7 +37,7 @@ async fn output(connector: &Connector, sql: String) -> Vec<String> {
 async fn a_new_connector_of_any_kind_for_any_contract_loads_and_maps_every_field() {
     let (contracts, folder) = (contracts(), tempfile::tempdir().expect("a temporary folder"));
     for contract in contracts.iter().filter(|contract| contract.kind != TableKind::Derived) {
-        for kind in [Kind::Sql, Kind::Files, Kind::Http, Kind::Kafka, Kind::Singer, Kind::Webhook] {
+        for kind in [Kind::Sql, Kind::Files, Kind::Http, Kind::Kafka, Kind::Mqtt, Kind::Singer, Kind::Webhook] {
             let name = format!("{}_{}_{kind:?}", contract.domain, contract.table).to_lowercase();
             let written = scaffold::write(folder.path(), &name, kind, contract).expect("writes");
             assert!(written.iter().all(|file| file.is_file()), "{written:?}");

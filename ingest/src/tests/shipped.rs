@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use campus::broker::Broker;
 use campus::platform::Platform;
 use expect_test::expect;
 use schemas::Sensitive;
@@ -108,4 +109,30 @@ async fn an_open_platform() {
         let records: i64 = shop.log.extents(&topic).expect("extents").iter().map(|extent| extent.high).sum();
         assert_eq!(records, if table == "student_affairs.leave_request" { 4 } else { 5 }, "{table}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn meters_over_mqtt() {
+    if !Broker::is_there() {
+        println!("skipped: mosquitto is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let broker = Broker::start(folder.path(), "allow_anonymous true").expect("starts");
+    let shop = shop("logistics_meters", format!("mqtt://127.0.0.1:{}", broker.port()));
+    // A session begins with the first pull.
+    assert_eq!(shop.pull().await, (0, 0, 0, None));
+    let reading = r#"{"time":"2026-11-24 08:15:00","kwh":1523.25,"w":310,"balance":-3.5}"#;
+    for (topic, message) in [
+        ("meters/g1/000100230101/reading", reading),
+        ("meters/g1/000100230102/reading", &format!("[{reading},{}]", reading.replace("08:15", "08:30"))),
+        ("meters/g1/000100230101/event", r#"{"time":"2026-11-24 08:15:07","event":"malicious","w":2300}"#),
+        ("meters/g1/000100230101/event", r#"{"time":"2026-11-24 08:15:08","event":"exploded"}"#),
+        ("meters/g1/999900000000/reading", reading),
+        ("meters/g1/000100230101/reading", &reading.replace("310", "-1")),
+        ("meters/g1/000100230101/firmware", "v2"),
+    ] {
+        broker.publish(topic, &[message.to_string()], &[]).expect("publishes");
+    }
+    assert_eq!(shop.pull().await, (4, 3, 0, None), "no room, no event, no power of less than nothing");
 }

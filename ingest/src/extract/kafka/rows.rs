@@ -4,25 +4,20 @@
 //! what it does. A record that cannot be read leaves as a row that says why in `_error`. Only a tombstone behind a
 //! Debezium delete leaves nothing: the delete has said it.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, RecordBatch, StringBuilder};
+use arrow::array::RecordBatch;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value};
 use topic::Record;
 
 use super::{Format, Table};
 use crate::error::Error;
-use crate::extract::records;
 use crate::extract::source::Limits;
+use crate::extract::{records, rows};
 
 /// The columns that every row has: `_op` is I, U or D where the record tells; `_timestamp` is Debezium's `ts_ms`, or else
 /// the record's own; `_value` begins a record that could not be read.
 pub(super) const META: [&str; 7] =
     [records::UNREADABLE, "_key", "_offset", "_op", "_partition", "_timestamp", records::UNREADABLE_VALUE];
-
-/// A batch is given once it is so large, however few its rows.
-const BATCH_BYTES_MAX: usize = 16 << 20;
 
 /// What one record does to one row.
 struct Change {
@@ -34,20 +29,18 @@ struct Change {
 /// Collects the rows of a batch.
 pub(super) struct Rows<'a> {
     declared: &'a Table,
-    limits: Limits,
-    columns: Vec<StringBuilder>,
-    rows: usize,
-    bytes: usize,
+    text_bytes_max: usize,
+    rows: rows::Rows,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(declared: &'a Table, limits: Limits) -> Self {
-        let columns = declared.columns().iter().map(|_| StringBuilder::new()).collect();
-        Self { declared, limits, columns, rows: 0, bytes: 0 }
+        let rows = rows::Rows::new(declared.columns(), limits);
+        Self { declared, text_bytes_max: limits.text_bytes_max, rows }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.rows >= self.limits.rows_max || self.bytes >= BATCH_BYTES_MAX
+        self.rows.is_full()
     }
 
     pub(super) fn push(&mut self, record: &Record<'_>) {
@@ -68,29 +61,20 @@ impl<'a> Rows<'a> {
         let timestamp = timestamp_ms.and_then(DateTime::from_timestamp_millis);
         let meta = [
             error.clone(),
-            Some(begin(record.key, self.limits.text_bytes_max)).filter(|key| !key.is_empty()),
+            Some(rows::begin(record.key, self.text_bytes_max)).filter(|key| !key.is_empty()),
             Some(record.offset.to_string()),
             op.map(str::to_string),
             Some(record.partition.to_string()),
             timestamp.map(|timestamp| timestamp.to_rfc3339_opts(SecondsFormat::Millis, true)),
-            error.map(|_| begin(record.value, self.limits.text_bytes_max)),
+            error.map(|_| rows::begin(record.value, self.text_bytes_max)),
         ];
-        for (column, cell) in self.columns.iter_mut().zip(cells.into_iter().chain(meta)) {
-            self.bytes += cell.as_ref().map_or(0, String::len);
-            column.append_option(cell);
-        }
-        self.rows += 1;
+        self.rows.push(cells.into_iter().chain(meta));
     }
 
     fn cells(&self, row: &Value) -> Result<Vec<Option<String>>, String> {
-        let bytes_max = self.limits.text_bytes_max;
-        let cell = |(name, pointer): (&String, &String)| match row.pointer(pointer).and_then(records::text) {
-            Some(text) if text.len() > bytes_max => {
-                Err(format!("`{name}` has {} bytes, more than extract.text_bytes_max ({bytes_max})", text.len()))
-            }
-            cell => Ok(cell),
-        };
-        self.declared.input.iter().map(cell).collect()
+        let input = self.declared.input.iter();
+        let cells = input.map(|(name, pointer)| (name, row.pointer(pointer).and_then(records::text)));
+        rows::checked(cells, self.text_bytes_max)
     }
 
     /// What was collected, which may be nothing.
@@ -98,16 +82,8 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// `Internal`, which no record can cause.
     pub(super) fn take(&mut self) -> Result<RecordBatch, Error> {
-        (self.rows, self.bytes) = (0, 0);
-        let columns = self.columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect();
-        RecordBatch::try_new(records::schema(self.declared.columns().iter()), columns)
-            .map_err(|error| Error::internal("put records together", error))
+        self.rows.take()
     }
-}
-
-/// Bytes as text, cut off behind `bytes_max`.
-fn begin(bytes: &[u8], bytes_max: usize) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(bytes_max)]).into_owned()
 }
 
 fn json(value: &[u8]) -> Result<Change, String> {
@@ -150,9 +126,5 @@ fn debezium(value: &[u8]) -> Result<Option<Change>, String> {
 }
 
 fn object(value: &[u8]) -> Result<Map<String, Value>, String> {
-    match serde_json::from_slice(value) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("JSON, but no object".to_string()),
-        Err(error) => Err(format!("not JSON, at line {} column {}", error.line(), error.column())),
-    }
+    rows::object(rows::json(value)?)
 }
