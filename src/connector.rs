@@ -3,6 +3,10 @@
 //! A name and a contract enter and a folder of files leaves; or a source or the body of a push enters, and its first
 //! rows are printed, mapped and checked, with what is sensitive masked. Log, lake and state are not opened.
 
+mod infer;
+mod record;
+mod trial;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,8 +15,9 @@ use arrow::array::RecordBatch;
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use ingest::connector::Kind;
-use ingest::extract::source::{self, Worker};
+use ingest::extract::source::{self, Source, Worker};
 use ingest::kit::preview::{self, Preview};
+use ingest::kit::rehearsal::Rehearsal;
 use ingest::kit::scaffold;
 use ingest::{Connector, SourceSettings};
 use serde_json::{Value, json};
@@ -22,12 +27,20 @@ use crate::report::{print_document, print_line, print_table};
 use crate::settings::Settings;
 use crate::usage;
 
+pub use trial::Heard;
+
 #[derive(Subcommand)]
 pub enum ConnectorCommand {
     /// Write a new connector for a table, to be filled in.
     New(NewArgs),
+    /// Propose a connector from the first rows of a table, a file or an address; it runs, and is to be read.
+    Infer(infer::InferArgs),
     /// Show the first rows of a source as they would be taken in, and what would be rejected; nothing is written.
     Preview(PreviewArgs),
+    /// Keep the first rows of a source as a recording for `test`, persons under pseudonyms.
+    Record(record::RecordArgs),
+    /// Try whether a connector does what extract relies on, on its source or a recording; nothing is written.
+    Test(trial::TestArgs),
 }
 
 #[derive(Args)]
@@ -77,10 +90,13 @@ pub struct PreviewArgs {
 ///
 /// # Errors
 /// What is wrong with the name, the connector or the settings, or why the source does not answer.
-pub async fn run(settings: &Settings, command: &ConnectorCommand) -> Result<ExitCode> {
+pub async fn run(settings: &Settings, command: &ConnectorCommand, heard: &Heard) -> Result<ExitCode> {
     match command {
         ConnectorCommand::New(args) => new(settings, args),
         ConnectorCommand::Preview(args) => show(settings, args).await,
+        ConnectorCommand::Record(args) => record::run(settings, args).await,
+        ConnectorCommand::Infer(args) => tokio::task::block_in_place(|| infer::run(settings, args)),
+        ConnectorCommand::Test(args) => tokio::task::block_in_place(|| trial::run(settings, args, heard)),
     }
 }
 
@@ -161,13 +177,18 @@ impl Target {
         Ok(Self { id, settings: source, connector })
     }
 
-    /// The first rows of each table, asked of the source. Blocks.
-    fn pulled(&self, settings: &Settings, worker: &Worker, rows: usize) -> Result<Vec<Result<RecordBatch>>> {
+    /// Connects to the source, in its hours.
+    fn connect(&self, settings: &Settings, worker: &Worker) -> Result<Box<dyn Source>> {
         let schedule = self.connector.check_source(&self.id, &self.settings, &settings.extract, settings.timezone)?;
         if !schedule.is_open(Utc::now()) {
             bail!("source {} may be asked only in its hours, see sources.{}.hours", self.id, self.id);
         }
-        let mut source = source::connect(&self.connector, &self.settings, worker)?;
+        Ok(source::connect(&self.connector, &self.settings, worker)?)
+    }
+
+    /// The first rows of each table, asked of the source. Blocks.
+    fn pulled(&self, settings: &Settings, worker: &Worker, rows: usize) -> Result<Vec<Result<RecordBatch>>> {
+        let mut source = self.connect(settings, worker)?;
         let tables = self.connector.tables.iter();
         let pull = |table| preview::pulled(source.as_mut(), table, rows).map_err(anyhow::Error::from);
         Ok(tables.map(pull).collect())
@@ -203,8 +224,12 @@ async fn show(settings: &Settings, args: &PreviewArgs) -> Result<ExitCode> {
     for (table, input) in target.connector.tables.iter().zip(inputs) {
         let previewed = match input {
             Ok(input) => {
-                let (id, connector) = (&target.id, &target.connector);
-                preview::preview(&extract, id, connector, table, settings.timezone, &input).await.map_err(Into::into)
+                let connector = &target.connector;
+                let previewed = match Rehearsal::new(&extract, &target.id, connector, table, settings.timezone) {
+                    Ok(rehearsal) => preview::preview(&rehearsal, connector, &input).await,
+                    Err(error) => Err(error),
+                };
+                previewed.map_err(Into::into)
             }
             Err(error) => Err(error),
         };

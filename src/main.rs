@@ -3,6 +3,13 @@
 //! Composition only: settings are read and checked, parts are opened in the order the data goes, and handed to each
 //! other. Exit codes: 0 well, 64 wrong settings or usage, 1 anything else, 130 interrupted twice.
 
+/// As the standard one, but a reader that has gone, as `head` does, ends nothing: every command prints by this one or by
+/// `report::print_line`.
+macro_rules! println {
+    () => { $crate::report::print_line("") };
+    ($($text:tt)*) => { $crate::report::print_line(&format!($($text)*)) };
+}
+
 mod backfill;
 mod client;
 mod connector;
@@ -26,6 +33,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use connector::Heard;
 use serve::Service;
 use settings::{LogFormat, Settings, SettingsError};
 use traces::Exporter;
@@ -103,18 +111,25 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error.context("the settings cannot be used"), USAGE),
     };
-    let exporter = start_log(&settings, cli.command.is_service());
+    let heard = Heard::default();
+    let exporter = start_log(&settings, cli.command.is_service(), &heard);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into(), 1),
     };
-    match runtime.block_on(run(cli.command, settings, exporter)) {
+    match runtime.block_on(run(cli.command, settings, exporter, &heard)) {
         Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error, if is_settings(&error) { USAGE } else { 1 }),
     }
 }
 
-async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -> anyhow::Result<ExitCode> {
+async fn run(
+    command: Command,
+    settings: Settings,
+    exporter: Option<Exporter>,
+    heard: &Heard,
+) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(service) => serve::run(settings, serve::Parts::ALL, service.check, exporter).await,
         Command::Extract(service) => serve::run(settings, serve::Parts::EXTRACT, service.check, exporter).await,
@@ -130,7 +145,7 @@ async fn run(command: Command, settings: Settings, exporter: Option<Exporter>) -
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
         Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
-        Command::Connector(command) => connector::run(&settings, &command).await,
+        Command::Connector(command) => connector::run(&settings, &command, heard).await,
         Command::Contracts(args) => Ok(contracts::run(&args)),
     }
 }
@@ -143,6 +158,12 @@ fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
 /// What is wrong with the command line or the settings as a whole.
 fn usage(message: impl Into<String>) -> SettingsError {
     SettingsError(message.into())
+}
+
+/// Whether the reader of what is printed has gone: it has seen enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    causes.into_iter().any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Whether any cause is one that mending the settings mends.
@@ -158,11 +179,17 @@ fn is_settings(error: &anyhow::Error) -> bool {
 }
 
 /// Log lines go to the standard error stream; the spans of a service go to what sends them, if the settings name a collector.
-fn start_log(settings: &Settings, is_service: bool) -> Option<Exporter> {
+fn start_log(settings: &Settings, is_service: bool, heard: &Heard) -> Option<Exporter> {
+    use tracing_subscriber::fmt::writer::BoxMakeWriter;
     use tracing_subscriber::prelude::*;
     use tracing_subscriber::{EnvFilter, filter::FilterFn, fmt};
     let filter = EnvFilter::try_new(&settings.log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let heard = heard.clone();
+    let writer = match is_service {
+        true => BoxMakeWriter::new(std::io::stderr),
+        false => BoxMakeWriter::new(move || heard.clone()),
+    };
+    let lines = fmt::layer().with_writer(writer).with_target(false);
     let lines = match settings.log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -35,6 +35,9 @@ use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf}
 use datafusion::prelude::SessionContext;
 use schemas::Sensitive;
 
+use crate::connector::Connector;
+use crate::settings::ExtractSettings;
+
 /// What the functions of one connector need to know.
 #[derive(Debug, Clone)]
 pub struct Surroundings {
@@ -45,6 +48,14 @@ pub struct Surroundings {
     pub id_key: Option<Sensitive<String>>,
     /// Values that no code map knew.
     pub codes_unknown: Arc<UnknownCodes>,
+}
+
+impl Surroundings {
+    /// Those of the mappings of `connector`, with a count of unknown codes of their own.
+    pub fn of(connector: &Connector, extract: &ExtractSettings, timezone: Tz) -> Self {
+        let (code_maps, id_key) = (connector.code_maps.clone(), extract.id_key.clone());
+        Self { timezone, code_maps, id_key, codes_unknown: Arc::default() }
+    }
 }
 
 /// Values that no code map knew: how many, and the first of them.

@@ -5,13 +5,15 @@
 //!
 //! The SELECT is checked once: it is a plain projection and filter, so that rows keep their origin.
 
+mod lineage;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use datafusion::datasource::MemTable;
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -95,20 +97,23 @@ impl Mapping {
 
     /// The SELECT over some numbered rows. What is wrong with the statement is `Settings`, with a row `Internal`.
     async fn select(&self, numbered: &RecordBatch) -> Result<RecordBatch, Error> {
-        let wrong = |error: datafusion::error::DataFusionError| {
-            Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
-        };
-        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered.clone()]]).map_err(wrong)?;
-        let frame = {
-            let _planning = self.planning.lock().await;
-            self.context.deregister_table("input").map_err(wrong)?;
-            self.context.register_table("input", Arc::new(table)).map_err(wrong)?;
-            self.context.sql(&self.sql).await.map_err(wrong)?
-        };
+        let frame = self.frame(numbered).await?;
         let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
         let batches = frame.collect().await.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         let schema = batches.first().map_or(schema, RecordBatch::schema);
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
+    }
+
+    /// The SELECT planned over some numbered rows.
+    async fn frame(&self, numbered: &RecordBatch) -> Result<DataFrame, Error> {
+        let wrong = |error: datafusion::error::DataFusionError| {
+            Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
+        };
+        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered.clone()]]).map_err(wrong)?;
+        let _planning = self.planning.lock().await;
+        self.context.deregister_table("input").map_err(wrong)?;
+        self.context.register_table("input", Arc::new(table)).map_err(wrong)?;
+        self.context.sql(&self.sql).await.map_err(wrong)
     }
 
     /// Whether the mapping reads the input column `name`. It may say yes for one that it does not need.
@@ -130,21 +135,17 @@ impl Mapping {
         false
     }
 
-    /// The output columns whose expressions name any of the input columns `names`, and those that are called so.
-    pub fn made_of(&self, names: &[String]) -> Vec<String> {
-        let is_one = |word: &str| names.iter().any(|name| name.eq_ignore_ascii_case(word));
-        let mut made = names.to_vec();
-        let statements = Parser::parse_sql(&GenericDialect {}, &self.sql).unwrap_or_default();
-        let Some(Statement::Query(query)) = statements.first() else { return made };
-        let SetExpr::Select(select) = query.body.as_ref() else { return made };
-        for item in &select.projection {
-            let SelectItem::ExprWithAlias { expr, alias } = item else { continue };
-            let tokens = Tokenizer::new(&GenericDialect {}, &expr.to_string()).tokenize().unwrap_or_default();
-            if tokens.iter().any(|token| matches!(token, Token::Word(word) if is_one(&word.value))) {
-                made.push(alias.value.clone());
-            }
-        }
-        made
+    /// The output columns that are made of any of the input columns `names`, whatever they are called on the way.
+    ///
+    /// # Errors
+    /// As [`Mapping::run`].
+    pub async fn made_of(&self, names: &[String], input: &RecordBatch) -> Result<Vec<String>, Error> {
+        let frame = self.frame(&numbered(&input.slice(0, 0))?).await?;
+        let is_one = |origin: &String| names.iter().any(|name| name.eq_ignore_ascii_case(origin));
+        let lineage = lineage::of(frame.logical_plan());
+        let outputs = frame.schema().fields().iter().zip(&lineage);
+        let made = outputs.filter(|(_, origins)| origins.iter().any(is_one));
+        Ok(made.map(|(field, _)| field.name().clone()).collect())
     }
 
     /// The names of the mapped columns, for an input with `columns`.

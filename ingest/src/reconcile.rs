@@ -133,12 +133,7 @@ pub fn at_source(
     timezone: Tz,
     handle: &tokio::runtime::Handle,
 ) -> Result<AtSource, Error> {
-    let surroundings = Surroundings {
-        timezone,
-        code_maps: connector.code_maps.clone(),
-        id_key: extract.id_key.clone(),
-        codes_unknown: Arc::default(),
-    };
+    let surroundings = Surroundings::of(connector, extract, timezone);
     let mapping = Mapping::new(&connector.name, table, &surroundings)?;
     let refiner = Refiner::new(table.contract.clone())?;
     let mut current = Current::new(&table.contract, timezone);

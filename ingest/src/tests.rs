@@ -1,8 +1,10 @@
 //! The way from a real source to the lake: SQLite over ODBC, the embedded log, Delta tables.
 
 mod files;
+mod flows;
 mod http;
 mod kafka;
+mod kit;
 mod letters;
 mod mqtt;
 mod shipped;

@@ -95,10 +95,44 @@ fn a_new_connector_is_filled_in_previewed_and_found_well() {
 #[test]
 fn a_reader_that_goes_is_no_error() {
     let school = School::new(6, 50, None);
-    let mut child =
-        school.quad(&["tables"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("quad starts");
-    drop(child.stdout.take());
-    let mut said = String::new();
-    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
-    assert_eq!((child.wait().expect("it ends").code(), said.as_str()), (Some(0), ""));
+    for command in [&["tables"][..], &["tables", "--describe", "academic.grade"], &["token", "x", "--role", "admin"]] {
+        let mut child =
+            school.quad(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("quad starts");
+        drop(child.stdout.take());
+        let mut said = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+        assert_eq!((child.wait().expect("it ends").code(), said.as_str()), (Some(0), ""), "{command:?}");
+    }
+}
+
+#[test]
+fn a_connector_is_tried_on_its_source_and_on_a_recording_of_it() {
+    let school = School::new(6, 60, None);
+    let tried = |arguments: &[&str]| {
+        let output = school.output(&[&["connector", "test", "--json"], arguments].concat());
+        let tables: Vec<Value> = serde_json::from_slice(&output.stdout).expect("a document");
+        (output.status.code(), tables)
+    };
+    let (code, tables) = tried(&["academic_zf"]);
+    assert_eq!((code, tables.len()), (Some(0), 4), "{tables:?}");
+    let checks = tables[3]["checks"].as_array().expect("checks");
+    let outcome = |name: &str| checks.iter().find(|check| check["check"] == name).map(|check| check["outcome"].clone());
+    let outcomes = ["cursor", "resume", "repeats", "keys"].map(outcome);
+    assert!(outcomes.iter().all(|outcome| *outcome == Some("ok".into())), "{checks:?}");
+
+    let folder = school.folder.path().join("recording");
+    let into = folder.to_string_lossy().into_owned();
+    let record = ["connector", "record", "student_affairs_zf", "--table", "student_base", "--into", &into];
+    let output = school.output(&record);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(school.output(&record).status.code(), Some(64), "what is there is not overwritten");
+    let recorded = std::fs::read_to_string(folder.join("student_base.jsonl")).expect("a recording");
+    let campus = &school.campus;
+    assert!(recorded.lines().count() >= 60);
+    assert!(campus.students.iter().all(|student| !recorded.contains(&student.student_no)), "{recorded}");
+    let (code, tables) = tried(&["student_affairs_zf", "--recording", &into]);
+    assert_eq!((code, tables.len()), (Some(0), 1), "{tables:?}");
+    for folder in ["topic", "lake", "extract"] {
+        assert!(!school.folder.path().join(folder).exists(), "{folder} was written");
+    }
 }

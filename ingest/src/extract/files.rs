@@ -197,6 +197,18 @@ impl FilesSource {
         Ok(Self { folder, worker: worker.clone() })
     }
 
+    /// The headers of the newest file of a table that its `[input]` does not name, in upper case.
+    ///
+    /// # Errors
+    /// As [`Source::pull`].
+    pub fn headers(&self, table: &TableMapping) -> Result<Vec<String>, Error> {
+        let declared = Table::of(table)?;
+        match self.find(declared)?.last() {
+            Some(newest) => self.read(declared, newest, &mut |_| self.worker.check()),
+            None => Err(Error::source(format!("no file matches `{}`", declared.files))),
+        }
+    }
+
     /// The files of a table, the oldest first. Hidden ones and the locks of an open spreadsheet are none.
     fn find(&self, declared: &Table) -> Result<Vec<Found>, Error> {
         let pattern = format!("{}/{}", glob::Pattern::escape(&self.folder.to_string_lossy()), declared.files);

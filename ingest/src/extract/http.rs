@@ -27,7 +27,7 @@ use crate::connector::{Connector, Pull, Spec, TableMapping};
 use crate::error::Error;
 use crate::settings::SourceSettings;
 
-pub use self::client::Api;
+pub use self::client::{Api, Auth};
 
 /// The keys of a table that is pulled over HTTP.
 #[derive(Debug, Clone, Deserialize)]
@@ -129,6 +129,15 @@ impl Source for HttpSource {
 }
 
 impl HttpSource {
+    /// The whole answer to the first request of a table.
+    ///
+    /// # Errors
+    /// As [`Source::pull`].
+    pub fn answer(&mut self, table: &TableMapping) -> Result<Value, Error> {
+        let declared = Table::of(table)?;
+        self.client.ask(&Walk::new(declared, &table.pull, &[]).request())
+    }
+
     /// Makes the client; the first request connects.
     ///
     /// # Errors

@@ -298,18 +298,12 @@ async fn prepare_source(
 ) -> Result<PreparedSource, Error> {
     let connector = Connector::load(&extract.connectors_path, &settings.connector, contracts)?;
     let schedule = connector.check_source(&id, &settings, extract, timezone)?;
-    let codes_unknown = Arc::new(UnknownCodes::default());
-    let surroundings = Surroundings {
-        timezone,
-        code_maps: connector.code_maps.clone(),
-        id_key: extract.id_key.clone(),
-        codes_unknown: codes_unknown.clone(),
-    };
+    let surroundings = Surroundings::of(&connector, extract, timezone);
     let mut pipelines = Vec::new();
     for table in &connector.tables {
         pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
     }
-    Ok(PreparedSource { id, connector, settings, schedule, pipelines, codes_unknown })
+    Ok(PreparedSource { id, connector, settings, schedule, pipelines, codes_unknown: surroundings.codes_unknown })
 }
 
 /// One pull of one table.
@@ -412,11 +406,11 @@ impl TablePull<'_> {
 }
 
 /// Marks a letter among the keys that were seen; no contract key begins with it.
-pub(super) const LETTER: &str = "\u{1}letter/";
+pub(crate) const LETTER: &str = "\u{1}letter/";
 
 /// Rows that delete: the key's fields, `op` = D, and the change time of the version that is deleted. So the delete wins over
 /// that version by its place in the log, and a row that comes back wins over the delete, whatever any clock says.
-fn deletes(contract: &Contract, rows: &[&Vanished]) -> Result<RecordBatch, Error> {
+pub(crate) fn deletes(contract: &Contract, rows: &[&Vanished]) -> Result<RecordBatch, Error> {
     let mut fields = Vec::new();
     let mut columns: Vec<ArrayRef> = Vec::new();
     for (at, name) in contract.key.iter().enumerate() {

@@ -10,19 +10,15 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Field, Schema};
 use chrono::Utc;
-use chrono_tz::Tz;
 
-use crate::connector::{Connector, TableMapping};
+use super::rehearsal::Rehearsal;
+use crate::connector::{Connector, Pull, Spec, TableMapping};
 use crate::error::Error;
-use crate::extract::pipeline::check_output;
-use crate::extract::records;
 use crate::extract::source::Source;
 use crate::extract::webhook;
-use crate::functions::{Surroundings, UnknownCodes, text};
+use crate::functions::text;
 use crate::letter::Letter;
-use crate::mapping::Mapping;
-use crate::refine::{self, MASK, Refiner};
-use crate::settings::ExtractSettings;
+use crate::refine::MASK;
 
 /// What would become of some rows. Each that was read is among the records, the letters or those left out.
 pub struct Preview {
@@ -36,15 +32,19 @@ pub struct Preview {
     pub codes_unknown: Vec<(String, String, u64)>,
 }
 
-/// The first `rows_max` rows of a pulled table, without columns when there are none. It is asked as in a first
-/// pull.
+/// The first `rows_max` rows of a pulled table, without columns when there are none. It is asked as in a first pull, but a
+/// database in no order: it need not sort a whole table for ten rows.
 ///
 /// # Errors
 /// As [`Source::pull`].
 pub fn pulled(source: &mut dyn Source, table: &TableMapping, rows_max: usize) -> Result<RecordBatch, Error> {
+    let mut table = table.clone();
+    if matches!(table.spec, Spec::Sql(_)) {
+        table.pull = Pull::Snapshot { deletes_share_max: 0.0 };
+    }
     let mut batches = Vec::new();
     let mut rows = 0;
-    let pulled = source.pull(table, &[], &mut |batch, _| {
+    let pulled = source.pull(&table, &[], &mut |batch, _| {
         rows += batch.num_rows();
         if batch.num_rows() > 0 {
             batches.push(batch);
@@ -69,44 +69,24 @@ pub fn pushed(table: &TableMapping, body: &[u8], rows_max: usize) -> Result<Reco
     Ok(rows.slice(0, rows.num_rows().min(rows_max)))
 }
 
-/// Maps and checks the rows `input` of `source`.
+/// Maps and checks the rows `input` of the connector's table that is rehearsed.
 ///
 /// # Errors
 /// `Settings` when the mapping does not fit the source's columns or the contract.
-pub async fn preview(
-    extract: &ExtractSettings,
-    source: &str,
-    connector: &Connector,
-    table: &TableMapping,
-    timezone: Tz,
-    input: &RecordBatch,
-) -> Result<Preview, Error> {
-    connector.check_id_key(extract).map_err(|message| Error::settings(format!("{}: {message}", connector.name)))?;
-    let codes_unknown = Arc::new(UnknownCodes::default());
-    let surroundings = Surroundings {
-        timezone,
-        code_maps: connector.code_maps.clone(),
-        id_key: extract.id_key.clone(),
-        codes_unknown: codes_unknown.clone(),
-    };
-    let mapping = Mapping::new(&connector.name, table, &surroundings)?;
+pub async fn preview(rehearsal: &Rehearsal, connector: &Connector, input: &RecordBatch) -> Result<Preview, Error> {
     if input.num_rows() == 0 {
         let records = RecordBatch::new_empty(Arc::new(Schema::empty()));
         return Ok(Preview { rows_read: 0, records, letters: vec![], left_out: 0, codes_unknown: vec![] });
     }
-    let unreadable = refine::unreadable(source, &table.contract, input, &connector.sensitive);
-    let rows_read = input.num_rows();
-    let input = &records::readable(input)?;
-    let mapped = mapping.run(input).await?;
-    check_output(&connector.name, table, &mapped.batch.schema())?;
-    let (records, violations) = Refiner::new(table.contract.clone())?.records(source, &mapped, Utc::now())?;
-    let mut letters = refine::letters(source, &table.contract, input, &mapped, &violations, &connector.sensitive);
-    letters.extend(unreadable);
-    let masked = mapping.made_of(&connector.sensitive);
-    let left_out = input.num_rows() - mapped.rows.len() - mapped.failed.len();
-    let records = shown(&mapped.batch.schema(), &records.batch, &masked)?;
-    let codes_unknown = masked_codes(codes_unknown.values(), input, &connector.sensitive);
-    Ok(Preview { rows_read, records, letters, left_out, codes_unknown })
+    let taken = rehearsal.run(input, Utc::now()).await?;
+    let masked = rehearsal.mapping.made_of(&connector.sensitive, input).await?;
+    Ok(Preview {
+        rows_read: input.num_rows(),
+        records: shown(&taken.mapped.batch.schema(), &taken.records.batch, &masked)?,
+        letters: taken.rejected.into_iter().map(|(_, letter)| letter).collect(),
+        left_out: taken.left_out.len(),
+        codes_unknown: masked_codes(rehearsal.codes_unknown.values(), input, &connector.sensitive),
+    })
 }
 
 /// The columns of `records` that the mapping gives, masked.

@@ -15,6 +15,14 @@ use crate::error::Error;
 /// # Errors
 /// `Settings` for a name that cannot be one, a folder that is there already or cannot be written.
 pub fn write(dir: &Path, name: &str, kind: Kind, contract: &Contract) -> Result<Vec<PathBuf>, Error> {
+    write_files(dir, name, &files(name, kind, contract))
+}
+
+/// Whether `name` can be that of a new connector below `dir`.
+///
+/// # Errors
+/// `Settings` for a name that cannot be one, or a folder that is there already.
+pub fn check_free(dir: &Path, name: &str) -> Result<(), Error> {
     let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if !is_plain || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         return Err(Error::settings(format!(
@@ -28,9 +36,18 @@ pub fn write(dir: &Path, name: &str, kind: Kind, contract: &Contract) -> Result<
             folder.display()
         )));
     }
+    Ok(())
+}
+
+/// Writes the files of the new connector `name`; their paths.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_files(dir: &Path, name: &str, files: &[(String, String)]) -> Result<Vec<PathBuf>, Error> {
+    check_free(dir, name)?;
     let mut written = Vec::new();
-    for (file, text) in files(name, kind, contract) {
-        let file = folder.join(file);
+    for (file, text) in files {
+        let file = dir.join(name).join(file);
         let made = file.parent().map_or(Ok(()), std::fs::create_dir_all);
         made.and_then(|()| std::fs::write(&file, text))
             .map_err(|error| Error::settings(format!("could not write {}: {error}", file.display())))?;
@@ -190,7 +207,8 @@ fn input(contract: &Contract, place: impl Fn(&Field) -> String, changed: &str) -
 
 fn mapping(kind: Kind, contract: &Contract) -> String {
     let (needed, others) = split(contract);
-    let line = |field: &Field| format!("{} AS {}", expression(field), field.name);
+    let made = |field: &Field| expression(field, &format!("\"{}\"", column(field)));
+    let line = |field: &Field| format!("{} AS {}", made(field), field.name);
     let needed: String = needed.iter().map(|field| format!("    {}, -- {}\n", line(field), field.title)).collect();
     let others: String = others.iter().map(|field| format!("    -- , {} -- {}\n", line(field), field.title)).collect();
     let named = if kind == Kind::Sql { "and add the column to the query" } else { "and the # of its line in [input]" };
@@ -202,9 +220,8 @@ fn mapping(kind: Kind, contract: &Contract) -> String {
     )
 }
 
-/// How a field is made of its column, to begin with.
-fn expression(field: &Field) -> String {
-    let column = format!("\"{}\"", column(field));
+/// How a field is made of a column, which is quoted, to begin with.
+pub(super) fn expression(field: &Field, column: &str) -> String {
     if codes(field).is_some() {
         return format!("code_map('{}', {column})", field.name);
     }
@@ -216,12 +233,12 @@ fn expression(field: &Field) -> String {
         }
         FieldType::String => format!("clean_text({column})"),
         _ if field.name.ends_with("_fen") => format!("yuan_to_fen({column})"),
-        _ => column,
+        _ => column.to_string(),
     }
 }
 
 /// The code map to begin with: each code stands for itself.
-fn codes(field: &Field) -> Option<Vec<(String, String)>> {
+pub(super) fn codes(field: &Field) -> Option<Vec<(String, String)>> {
     match (&field.values, field.field_type) {
         (Some((_, codes)), _) => Some(codes.iter().map(|code| (code.clone(), code.clone())).collect()),
         (None, FieldType::Bool) => Some(vec![("1".into(), "true".into()), ("0".into(), "false".into())]),

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::util::display::array_value_to_string;
 use expect_test::{Expect, expect};
 use schemas::{Contracts, Kind as TableKind};
 use serde_json::json;
 
+use super::rehearsal::Rehearsal;
 use super::{preview, scaffold};
 use crate::connector::{Connector, Kind};
 use crate::functions::Surroundings;
@@ -108,7 +110,8 @@ async fn check(body: serde_json::Value, rows_max: usize, expected: Expect) {
     let table = &connector.tables[0];
     let rows = preview::pushed(table, body.to_string().as_bytes(), rows_max).expect("a body");
     let extract: ExtractSettings = crate::tests::settings(folder.path());
-    let preview = preview::preview(&extract, "oa", &connector, table, TIMEZONE, &rows).await.expect("a preview");
+    let rehearsal = Rehearsal::new(&extract, "oa", &connector, table, TIMEZONE).expect("a right mapping");
+    let preview = preview::preview(&rehearsal, &connector, &rows).await.expect("a preview");
     let mut said = format!("{} read, {} left out\n", preview.rows_read, preview.left_out);
     for row in 0..preview.records.num_rows() {
         let columns = preview.records.columns().iter();
@@ -161,4 +164,25 @@ async fn a_preview_shows_rows_letters_and_unknown_codes_and_hides_what_is_sensit
     "#]],
     )
     .await;
+}
+
+#[tokio::test]
+async fn what_is_made_of_a_column_is_known_through_every_step() {
+    let (contracts, folder) = (contracts(), tempfile::tempdir().expect("a temporary folder"));
+    let contract = contracts.get("student_affairs.leave_request").expect("a contract");
+    scaffold::write(folder.path(), "leaves", Kind::Sql, contract).expect("writes");
+    let connector = Connector::load(folder.path(), "leaves", &contracts).expect("loads");
+    let column = |text: &str| Arc::new(StringArray::from(vec![text])) as ArrayRef;
+    let input = RecordBatch::try_from_iter([("WID", column("L1")), ("XH", column("0026"))]).expect("a batch");
+    let mut table = connector.tables[0].clone();
+    table.mapping_sql =
+        "SELECT q.n AS leave_id, \"XH\" AS student_no, (SELECT MAX(\"WID\") FROM input) AS approval_status \
+                         FROM (SELECT *, upper(\"WID\") AS n FROM input) q WHERE \"WID\" <> ''"
+            .to_string();
+    let extract: ExtractSettings = crate::tests::settings(folder.path());
+    let rehearsal = Rehearsal::new(&extract, "oa", &connector, &table, TIMEZONE).expect("a right mapping");
+    let made = async |name: &str| rehearsal.mapping.made_of(&[name.to_string()], &input).await.expect("plans");
+    assert_eq!(made("wid").await, ["leave_id", "approval_status"]);
+    // A subquery may take anything.
+    assert_eq!(made("XH").await, ["student_no", "approval_status"]);
 }
