@@ -169,6 +169,12 @@ impl Connector {
                 "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
             ));
         }
+        if self.kind != Kind::Sql && (source.connections_max.is_some() || source.rows_per_s_max.is_some()) {
+            return Err(wrong("`connections_max` and `rows_per_s_max` are for `kind = \"sql\"`"));
+        }
+        if [source.connections_max, source.rows_per_s_max].contains(&Some(0)) || source.timeout_s == 0 {
+            return Err(wrong("`connections_max`, `rows_per_s_max` and `timeout_s` are at least 1"));
+        }
         self.check_id_key(extract).map_err(wrong)?;
         Schedule::new(source, timezone).map_err(|error| wrong(&error.message))
     }

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use datafusion::common::Result as DataFusionResult;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -31,8 +35,15 @@ pub struct Mapping {
     name: String,
     sql: String,
     context: SessionContext,
-    /// Held while `input` stands for one batch: two pushes at a time must not plan over each other's rows.
-    planning: Mutex<()>,
+    /// The plan for the columns that came last.
+    planned: Mutex<Option<Planned>>,
+}
+
+/// A plan over no rows; each batch is put in their place. Planning anew would take longer than the rows do.
+#[derive(Clone)]
+struct Planned {
+    input: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
 }
 
 /// Mapped rows and the input row of each.
@@ -57,7 +68,7 @@ impl Mapping {
         let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
         let context = SessionContext::new_with_config(config);
         functions::register(&context, surroundings);
-        Ok(Self { name, sql, context, planning: Mutex::default() })
+        Ok(Self { name, sql, context, planned: Mutex::default() })
     }
 
     /// Maps one batch of text columns. A row that the mapping cannot compute costs only itself.
@@ -98,17 +109,24 @@ impl Mapping {
         let wrong = |error: datafusion::error::DataFusionError| {
             Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
         };
-        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered.clone()]]).map_err(wrong)?;
-        let frame = {
-            let _planning = self.planning.lock().await;
-            self.context.deregister_table("input").map_err(wrong)?;
-            self.context.register_table("input", Arc::new(table)).map_err(wrong)?;
-            self.context.sql(&self.sql).await.map_err(wrong)?
-        };
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
-        let schema = batches.first().map_or(schema, RecordBatch::schema);
+        let plan = self.plan(&numbered.schema()).await.map_err(wrong)?;
+        let plan = over(plan, numbered).map_err(wrong)?;
+        let schema = plan.schema();
+        let batches = collect(plan, self.context.task_ctx()).await;
+        let batches = batches.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
+    }
+
+    async fn plan(&self, input: &SchemaRef) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let mut planned = self.planned.lock().await;
+        if let Some(planned) = planned.as_ref().filter(|planned| planned.input == *input) {
+            return Ok(planned.plan.clone());
+        }
+        self.context.deregister_table("input")?;
+        self.context.register_table("input", Arc::new(MemTable::try_new(input.clone(), vec![vec![]])?))?;
+        let plan = self.context.sql(&self.sql).await?.create_physical_plan().await?;
+        *planned = Some(Planned { input: input.clone(), plan: plan.clone() });
+        Ok(plan)
     }
 
     /// Whether the mapping reads the input column `name`. It may say yes for one that it does not need.
@@ -155,6 +173,21 @@ impl Mapping {
         let fields: Vec<_> = columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
         Ok(self.run(&RecordBatch::new_empty(Arc::new(Schema::new(fields)))).await?.batch.schema())
     }
+}
+
+/// `plan` with the rows of `numbered` where it reads `input`.
+fn over(plan: Arc<dyn ExecutionPlan>, numbered: &RecordBatch) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    let filled = plan.transform_up(|node| {
+        if !node.children().is_empty() {
+            return Ok(Transformed::no(node));
+        }
+        let schema = node.schema();
+        let places = schema.fields().iter().map(|field| numbered.schema().index_of(field.name()));
+        let rows = numbered.project(&places.collect::<Result<Vec<_>, _>>()?)?;
+        let rows: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?;
+        Ok(Transformed::yes(rows))
+    })?;
+    Ok(filled.data)
 }
 
 fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {

@@ -84,6 +84,15 @@ pub struct SourceSettings {
     /// When it may be asked at all, by the campus clock, such as `22:00-06:00`.
     #[serde(default)]
     pub hours: Option<String>,
+    /// `sql`: connections at a time, each for its share of the tables; 1 when left out.
+    #[serde(default)]
+    pub connections_max: Option<u32>,
+    /// `sql`: rows taken a second and connection; as many as come when left out.
+    #[serde(default)]
+    pub rows_per_s_max: Option<u32>,
+    /// `sql`: seconds without an answer or a row after which a pull is given up.
+    #[serde(default = "timeout_s_default")]
+    pub timeout_s: u64,
     /// `webhook`: SHA-256 of the bearer token, in hex.
     #[serde(default)]
     pub token_sha256: Option<String>,
@@ -106,6 +115,9 @@ impl SourceSettings {
             poll_s: poll_s_default(),
             schedule: None,
             hours: None,
+            connections_max: None,
+            rows_per_s_max: None,
+            timeout_s: timeout_s_default(),
             token_sha256: None,
             hmac_secret: None,
         }
@@ -114,6 +126,10 @@ impl SourceSettings {
 
 fn poll_s_default() -> u64 {
     60
+}
+
+fn timeout_s_default() -> u64 {
+    600
 }
 
 /// `[land]`: topic → lake.

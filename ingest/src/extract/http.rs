@@ -103,14 +103,14 @@ pub struct HttpSource {
 impl Source for HttpSource {
     fn probe(&mut self, table: &TableMapping) -> Result<(), Error> {
         let declared = Table::of(table)?;
-        let walk = Walk::new(declared, &table.pull, &[]);
+        let walk = Walk::new(declared, &table.pull, &[], &self.worker);
         let mut page = self.client.ask(&walk.request())?;
         declared.records(&mut page).map(|_| ())
     }
 
     fn pull(&mut self, table: &TableMapping, after: &[String], each: Each<'_>) -> Result<Coverage, Error> {
         let declared = Table::of(table)?;
-        let mut walk = Walk::new(declared, &table.pull, after);
+        let mut walk = Walk::new(declared, &table.pull, after, &self.worker);
         loop {
             let mut page = self.client.ask(&walk.request())?;
             let records = declared.records(&mut page)?;

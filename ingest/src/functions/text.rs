@@ -1,17 +1,26 @@
 //! Text and money, as sources write them.
 
+use std::borrow::Cow;
+
 use unicode_normalization::UnicodeNormalization;
 
 /// NFKC (full-width digits and letters become plain), without outer white space; nothing left is NULL.
-pub fn clean(text: &str) -> Option<String> {
-    let normal: String = text.nfkc().collect();
-    let trimmed = normal.trim();
-    (!trimmed.is_empty()).then(|| trimmed.to_string())
+pub fn clean(text: &str) -> Option<Cow<'_, str>> {
+    let cleaned = match text.is_ascii() {
+        // Plain already.
+        true => Cow::Borrowed(text.trim()),
+        false => Cow::Owned(text.nfkc().collect::<String>().trim().to_string()),
+    };
+    (!cleaned.is_empty()).then_some(cleaned)
 }
 
 /// An identifier: cleaned and upper-case. Leading zeros stay; it is never a number.
-pub fn clean_id(text: &str) -> Option<String> {
-    clean(text).map(|id| id.to_uppercase())
+pub fn clean_id(text: &str) -> Option<Cow<'_, str>> {
+    let cleaned = clean(text)?;
+    match cleaned.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_lowercase()) {
+        true => Some(cleaned),
+        false => Some(cleaned.to_uppercase().into()),
+    }
 }
 
 /// 元 with at most two decimals → 分, exactly. `None` when it is not such an amount.

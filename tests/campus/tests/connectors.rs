@@ -17,7 +17,7 @@ use campus::plan::Plan;
 use campus::truth::{Stage, TableTruth};
 use chrono::Utc;
 use ingest::connector::{Spec, TableMapping};
-use ingest::extract::source::{Limits, Source};
+use ingest::extract::source::{Limits, Source, Worker};
 use ingest::extract::sql::SqlSource;
 use ingest::functions::Surroundings;
 use ingest::mapping::Mapping;
@@ -96,7 +96,7 @@ fn check(databases: &Databases) -> Result<()> {
     database::fill(&campus, databases)?;
     let truth = campus.truth(Stage::Filled);
     let contracts = Contracts::load(&root().join("schemas"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let sources = [
         ("student_affairs_zf", &databases.student_affairs),
         ("academic_zf", &databases.academic),
@@ -105,8 +105,8 @@ fn check(databases: &Databases) -> Result<()> {
     for (name, connection) in sources {
         let connector = Connector::load(&root().join("ingest/connectors"), name, &contracts)?;
         let surroundings = surroundings(&connector);
-        let limits = Limits { rows_max: 1000, text_bytes_max: 4096 };
-        let mut source = SqlSource::connect(&settings(name, connection), limits)?;
+        let worker = Worker::of(Limits { rows_max: 1000, text_bytes_max: 4096 }, runtime.handle().clone());
+        let mut source = SqlSource::connect(&settings(name, connection), &worker)?;
         for table in &connector.tables {
             let mut taken = Table::new(&connector, table, &surroundings)?;
             let mut outcome = Ok(());

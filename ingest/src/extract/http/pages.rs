@@ -7,14 +7,16 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Table;
 use crate::connector::Pull;
 use crate::error::Error;
-use crate::extract::overlap::earlier;
+use crate::extract::overlap::{earlier, is_ahead};
 use crate::extract::records;
+use crate::extract::source::Worker;
 
 /// How an interface is paged, and what tells new records from old ones.
 #[derive(Debug, Clone, Deserialize)]
@@ -103,6 +105,7 @@ pub(super) struct Request {
 /// One pull on its way through the pages.
 pub(super) struct Walk<'a> {
     table: &'a Table,
+    worker: &'a Worker,
     is_cursor: bool,
     page: u64,
     next: Option<String>,
@@ -115,12 +118,13 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(table: &'a Table, pull: &Pull, after: &[String]) -> Self {
+    pub(super) fn new(table: &'a Table, pull: &Pull, after: &[String], worker: &'a Worker) -> Self {
         let pages = &table.pages;
         let is_cursor = *pull == Pull::Cursor;
         let saved = after.first().filter(|_| is_cursor).cloned();
         let mut walk = Self {
             table,
+            worker,
             is_cursor,
             page: pages.first_page,
             next: None,
@@ -159,7 +163,10 @@ impl<'a> Walk<'a> {
             return Err(wrong("the same page comes again: the interface does not understand how it is asked"));
         }
         if let Some(pointer) = &pages.since {
-            for time in records.iter().filter_map(|record| records::text(record.pointer(pointer)?)) {
+            let now = Utc::now();
+            let times = records.iter().filter_map(|record| records::text(record.pointer(pointer)?));
+            // A clock that is ahead must not hide what clocks that are right will write.
+            for time in times.filter(|time| !is_ahead(time, now, self.worker.timezone)) {
                 if self.newest.as_ref().is_none_or(|newest| is_later(&time, newest)) {
                     self.newest = Some(time);
                 }

@@ -150,7 +150,7 @@ fn debezium(value: &[u8]) -> Result<Option<Change>, String> {
 }
 
 fn object(value: &[u8]) -> Result<Map<String, Value>, String> {
-    match serde_json::from_slice(value) {
+    match records::parse(value) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("JSON, but no object".to_string()),
         Err(error) => Err(format!("not JSON, at line {} column {}", error.line(), error.column())),
