@@ -169,6 +169,11 @@ impl Connector {
                 "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
             ));
         }
+        let is_avro =
+            |table: &TableMapping| matches!(&table.spec, Spec::Kafka(read) if read.encoding == kafka::Encoding::Avro);
+        if source.registry.is_none() && self.tables.iter().any(is_avro) {
+            return Err(wrong("needs `registry`, the URL of the schema registry of its topics in Avro"));
+        }
         if self.kind != Kind::Sql && (source.connections_max.is_some() || source.rows_per_s_max.is_some()) {
             return Err(wrong("`connections_max` and `rows_per_s_max` are for `kind = \"sql\"`"));
         }

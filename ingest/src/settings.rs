@@ -69,6 +69,9 @@ pub struct SourceSettings {
     /// `kafka`: librdkafka's properties by their names, such as `security.protocol`.
     #[serde(default)]
     pub properties: BTreeMap<String, Sensitive<String>>,
+    /// `kafka`: the URL of the schema registry, for topics in Avro.
+    #[serde(default)]
+    pub registry: Option<String>,
     /// A file that holds the password and nothing else.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
@@ -110,6 +113,7 @@ impl SourceSettings {
             user: None,
             password: None,
             properties: BTreeMap::new(),
+            registry: None,
             password_file: None,
             password_command: None,
             poll_s: poll_s_default(),

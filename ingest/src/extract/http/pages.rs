@@ -16,7 +16,7 @@ use crate::connector::Pull;
 use crate::error::Error;
 use crate::extract::overlap::{earlier, is_ahead};
 use crate::extract::records;
-use crate::extract::source::Worker;
+use crate::extract::source::{Span, Worker};
 
 /// How an interface is paged, and what tells new records from old ones.
 #[derive(Debug, Clone, Deserialize)]
@@ -61,6 +61,12 @@ fn first_page_default() -> u64 {
 const PLACEHOLDERS: [&str; 4] = ["{page}", "{next}", "{id}", "{since}"];
 
 impl Pages {
+    /// Whether a record changed within a span, both ends in the format of its times.
+    pub(super) fn is_within(&self, record: &Value, span: &Span<'_>) -> bool {
+        let time = self.since.as_ref().and_then(|pointer| records::text(record.pointer(pointer)?));
+        time.is_some_and(|time| !is_later(span.from, &time) && is_later(span.to, &time))
+    }
+
     /// Whether the keys belong together, and every placeholder that is needed is in `templates`.
     pub(super) fn check(&self, pull: &Pull, templates: &[String]) -> Result<(), String> {
         let (placeholder, key) = match self.pages {
@@ -143,6 +149,17 @@ impl<'a> Walk<'a> {
             (Some(saved), _) => walk.next = Some(saved),
         }
         walk
+    }
+
+    /// One that asks for what changed since `from`.
+    ///
+    /// # Errors
+    /// `Settings` when the interface cannot be asked so.
+    pub(super) fn over(table: &'a Table, from: &str, worker: &'a Worker) -> Result<Self, Error> {
+        if table.pages.since.is_none() {
+            return Err(Error::settings(format!("{}: only a table with `since` can be asked for a span", table.path)));
+        }
+        Ok(Self { since: Some(from.to_string()), ..Self::new(table, &Pull::Cursor, &[], worker) })
     }
 
     /// What to ask next.
