@@ -34,9 +34,9 @@ const TEXT_BYTES_MAX: usize = 4096;
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
-    /// An ODBC connection string of a database that may be filled.
+    /// An ODBC connection string of a database that may be filled; several are measured one after another.
     #[arg(long)]
-    odbc: Option<String>,
+    odbc: Vec<String>,
     #[arg(long, default_value_t = 500_000)]
     rows: usize,
     #[arg(long, default_value_t = 5)]
@@ -84,8 +84,9 @@ pub fn run(args: &Args) -> Result<()> {
     let bench = Bench { folder: folder.path(), runtime, contracts: Contracts::load(Path::new("schemas"))? };
     println!("{} rounds in turns", args.rounds);
     println!("median rate (lowest to highest), ratio to the first, processor time a row, peak memory");
-    if let Some(odbc) = &args.odbc {
-        println!("\nlogistics.card_txn from a database, {} rows of 13 columns", args.rows);
+    for odbc in &args.odbc {
+        let driver = odbc.split(';').next().unwrap_or_default();
+        println!("\nlogistics.card_txn by {driver}, {} rows of 13 columns", args.rows);
         fill(odbc, args.rows)?;
         bench.connector("card_txn", CONNECTOR)?;
         let statement = "SELECT * FROM (SELECT JYLSH, ZDJH, KH, KXL, JYLX, JYJE, JYYE, LJYKCS, JYRQ, JYSJ, SHDM, SHLB, RZSJ \
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> Result<()> {
             Stage::new("extract: to the log, remembered", || bench.extract("card_txn", odbc, args.rows)),
         ];
         compare(&mut stages, args.rounds, args.rows)?;
-        if args.wide_gb > 0 {
+        if args.wide_gb > 0 && odbc.contains("PostgreSQL") {
             let rows = (args.wide_gb << 30) / WIDE_ROW_BYTES;
             bench.connector("wide", &WIDE.replace("ROWS", &rows.to_string()))?;
             println!("\n{} GB of rows that the database makes up", args.wide_gb);

@@ -156,7 +156,7 @@ impl Connector {
         let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
         let connection = match self.kind {
             Kind::Sql => Some("an ODBC connection string"),
-            Kind::Files => Some("a folder"),
+            Kind::Files => Some("a folder or s3://BUCKET/PREFIX"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
             Kind::Webhook => None,

@@ -55,18 +55,19 @@ pub struct Admins {
 pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
-    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder. `http`: the URL that
+    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder, or `s3://<bucket>/<prefix>`. `http`: the URL that
     /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL.
+    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `files` in a bucket: the access key.
     #[serde(default)]
     pub user: Option<String>,
     /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
     /// from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
-    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`.
+    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`. `files` in a bucket: those of the storage,
+    /// such as `endpoint`.
     #[serde(default)]
     pub properties: BTreeMap<String, Sensitive<String>>,
     /// `kafka`: the URL of the schema registry, for topics in Avro.

@@ -61,8 +61,10 @@ impl Connection {
             if opened.send(Ok(())).is_err() {
                 return;
             }
+            // MariaDB would count the time that the rows are worked on; its driver has a limit for each read.
+            let limit_s = (!string.to_lowercase().contains("mariadb")).then_some(timeout.as_secs() as usize);
             for question in asked {
-                let outcome = answer(&connection, &question, limits, timeout);
+                let outcome = answer(&connection, &question, limits, limit_s);
                 // Nobody may be waiting any more.
                 let _ = question.rows.blocking_send(outcome.map(|()| None));
             }
@@ -125,11 +127,10 @@ fn answer(
     connection: &odbc_api::Connection<'_>,
     question: &Question,
     limits: Limits,
-    timeout: Duration,
+    limit_s: Option<usize>,
 ) -> Result<(), Error> {
     let parameters: Vec<_> = question.parameters.iter().map(|value| value.as_str().into_parameter()).collect();
-    let limit_s = usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX);
-    let cursor = connection.execute(&question.sql, parameters.as_slice(), Some(limit_s));
+    let cursor = connection.execute(&question.sql, parameters.as_slice(), limit_s);
     let cursor = cursor.map_err(|error| refused(&error))?;
     let mut cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
     let schema = Arc::new(text_schema(&mut cursor)?);
