@@ -18,6 +18,9 @@ use serde::Deserialize;
 /// Every setting's default, with its description.
 pub const DEFAULTS: &str = include_str!("default.toml");
 
+/// The settings without a section, as a variable names them.
+const FIRST_LEVEL: [&str; 3] = ["TIMEZONE", "SCHEMAS_PATH", "TOPIC_PREFIX"];
+
 /// All sections.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -94,8 +97,11 @@ impl Settings {
             no_secret_in_clear(&Config::builder().add_source(file.clone()).build()?)?;
             builder = builder.add_source(file);
         }
-        // Only a variable with a section is a setting: QUAD_TOKEN and QUAD_CONFIG are not.
-        let sections = environment.into_iter().filter(|(name, _)| name.starts_with("QUAD_") && name.contains("__"));
+        // A variable is a setting when it has a section or names one of the first level: QUAD_TOKEN and QUAD_CONFIG are none.
+        let is_setting = |name: &String| {
+            name.strip_prefix("QUAD_").is_some_and(|key| key.contains("__") || FIRST_LEVEL.contains(&key))
+        };
+        let sections = environment.into_iter().filter(|(name, _)| is_setting(name));
         let environment =
             Environment::with_prefix("QUAD").prefix_separator("_").separator("__").source(Some(sections.collect()));
         let mut settings: Self = builder.add_source(environment.try_parsing(false)).build()?.try_deserialize()?;
@@ -255,6 +261,8 @@ mod tests {
         let file = "[land]\nid = \"file\"\nbatch_age_ms_max = 7\n[sources.gates]\nconnector = \"access_hikvision\"";
         let environment = [("QUAD_LAND__ID", "env"), ("QUAD_TOKEN", "ignored"), ("HOME", "/")];
         check(file, &environment, expect![[r#"env 7 ["gates"]"#]]);
+        let nowhere = [("QUAD_SCHEMAS_PATH", "nowhere")];
+        check(file, &nowhere, expect!["schemas_path nowhere has no folder `contracts`"]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Measurements: what Quad reaches here, as ratios within one run, since machines differ and are noisy.
 //!
-//! `bench land` holds landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC
-//! against the cheapest call of the same server; `bench webhook` holds pushes against an endpoint that only parses them.
-//! Every figure is a median; the spread stands beside it.
+//! `bench extract` holds a source's rows on their way to the log against what the driver alone gives; `bench land` holds
+//! landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC against the cheapest
+//! call of the same server; `bench webhook` holds pushes against an endpoint that only parses them. Every figure is a
+//! median; the spread stands beside it.
 
+mod extract;
 mod land;
 mod lookup;
 mod records;
@@ -21,6 +23,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Rows a second from a database into the log, and each step's processor time.
+    Extract(extract::Args),
     /// Records a second from a topic into the lake.
     Land(land::Args),
     /// GetProfile over gRPC, against a running Quad.
@@ -31,6 +35,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
+        Command::Extract(args) => extract::run(&args),
         Command::Land(args) => land::run(&args),
         Command::Lookup(args) => lookup::run(&args),
         Command::Webhook(args) => webhook::run(&args),

@@ -169,7 +169,7 @@ impl Connector {
         let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
         let connection = match self.kind {
             Kind::Sql => Some("an ODBC connection string"),
-            Kind::Files => Some("a folder"),
+            Kind::Files => Some("a folder or s3://BUCKET/PREFIX"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
             // What a tap needs is in its config, which says so.
@@ -183,6 +183,17 @@ impl Connector {
             return Err(wrong(
                 "needs `token_sha256` (see `quad token`) or `hmac_secret`: pushes are always authenticated",
             ));
+        }
+        let is_avro =
+            |table: &TableMapping| matches!(&table.spec, Spec::Kafka(read) if read.encoding == kafka::Encoding::Avro);
+        if source.registry.is_none() && self.tables.iter().any(is_avro) {
+            return Err(wrong("needs `registry`, the URL of the schema registry of its topics in Avro"));
+        }
+        if self.kind != Kind::Sql && (source.connections_max.is_some() || source.rows_per_s_max.is_some()) {
+            return Err(wrong("`connections_max` and `rows_per_s_max` are for `kind = \"sql\"`"));
+        }
+        if [source.connections_max, source.rows_per_s_max].contains(&Some(0)) || source.timeout_s == 0 {
+            return Err(wrong("`connections_max`, `rows_per_s_max` and `timeout_s` are at least 1"));
         }
         self.check_id_key(extract).map_err(wrong)?;
         // A broker queues few messages: a subscription is read all the time.

@@ -23,6 +23,7 @@ pub mod identity;
 pub mod text;
 pub mod time;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,12 +81,18 @@ impl UnknownCodes {
         values.iter().map(|((set, value), times)| (set.clone(), value.clone(), *times)).collect()
     }
 
-    fn add(&self, set: &str, value: &str) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+    /// Takes what one batch had.
+    fn add(&self, found: BTreeMap<(&str, &str), u64>) {
+        if found.is_empty() {
+            return;
+        }
+        self.count.fetch_add(found.values().sum(), Ordering::Relaxed);
         let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (set.to_string(), value.to_string());
-        if values.len() < UNKNOWN_VALUES_MAX || values.contains_key(&key) {
-            *values.entry(key).or_default() += 1;
+        for ((set, value), times) in found {
+            let key = (set.to_string(), value.to_string());
+            if values.len() < UNKNOWN_VALUES_MAX || values.contains_key(&key) {
+                *values.entry(key).or_default() += times;
+            }
         }
     }
 }
@@ -93,46 +100,58 @@ impl UnknownCodes {
 /// Makes all functions known to `context`.
 pub fn register(context: &SessionContext, surroundings: &Surroundings) {
     let zone = surroundings.timezone;
-    let keep = |f: fn(&str) -> Option<String>| move |x: &str| Some(f(x).unwrap_or_else(|| x.to_string()));
     context.register_udf(unary("clean_text", text::clean));
     context.register_udf(unary("clean_id", text::clean_id));
     context.register_udf(unary("cn_timestamp", move |x| time::timestamp(x, zone, time::DayPart::Start)));
     context.register_udf(unary("cn_timestamp_end", move |x| time::timestamp(x, zone, time::DayPart::End)));
-    context.register_udf(unary("cn_date", keep(time::date)));
-    context.register_udf(unary("epoch_timestamp", keep(time::epoch)));
-    context.register_udf(unary("minute_of_day", keep(time::minute_of_day)));
-    context.register_udf(unary("yuan_to_fen", keep(text::yuan_to_fen)));
-    context.register_udf(unary("stable_number", text::stable_number));
-    context.register_udf(unary("card_hex", identity::card_hex));
+    context.register_udf(unary("cn_date", |x| Some(time::date(x).map_or(x.into(), Cow::Owned))));
+    context.register_udf(unary("epoch_timestamp", |x| Some(time::epoch(x).map_or(x.into(), Cow::Owned))));
+    context.register_udf(unary("minute_of_day", |x| Some(time::minute_of_day(x).map_or(x.into(), Cow::Owned))));
+    context.register_udf(unary("yuan_to_fen", |x| Some(text::yuan_to_fen(x).map_or(x.into(), Cow::Owned))));
+    context.register_udf(unary("card_hex", |x| identity::card_hex(x).map(Cow::Owned)));
+    context.register_udf(unary("stable_number", |x| identity::stable_number(x).map(Cow::Owned)));
     context.register_udf(predicate("id_valid", identity::is_valid_resident_number));
-    let maps = surroundings.code_maps.clone();
-    let unknown = surroundings.codes_unknown.clone();
-    context.register_udf(binary("code_map", move |set, x| {
-        let code = maps.get(set).and_then(|map| map.get(x.trim())).cloned();
-        if code.is_none() && !x.trim().is_empty() {
-            unknown.add(set, x.trim());
-        }
-        code
+    let (maps, unknown) = (surroundings.code_maps.clone(), surroundings.codes_unknown.clone());
+    context.register_udf(function("code_map", 2, DataType::Utf8, move |arguments| {
+        code_map(&maps, &unknown, arguments[0].as_string(), arguments[1].as_string())
     }));
     if let Some(key) = surroundings.id_key.clone() {
-        context.register_udf(binary("id_hash", move |kind, x| identity::document_hash(kind, x, &key)));
+        context.register_udf(function("id_hash", 2, DataType::Utf8, move |arguments| {
+            let pairs = arguments[0].as_string::<i32>().iter().zip(arguments[1].as_string::<i32>());
+            let hash = |(kind, number): (Option<&str>, Option<&str>)| identity::document_hash(kind?, number?, &key);
+            Arc::new(pairs.map(hash).collect::<StringArray>())
+        }));
     }
 }
 
-fn unary(name: &str, f: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> ScalarUDF {
-    let run = move |arguments: &[ArrayRef]| -> ArrayRef {
-        let values = arguments[0].as_string::<i32>().iter().map(|value| value.and_then(&f));
-        Arc::new(values.collect::<StringArray>())
-    };
-    function(name, 1, DataType::Utf8, run)
+type CodeMaps = BTreeMap<String, BTreeMap<String, String>>;
+
+fn code_map(maps: &CodeMaps, unknown: &UnknownCodes, sets: &StringArray, values: &StringArray) -> ArrayRef {
+    let mut strange = BTreeMap::new();
+    // A mapping names one set for all rows.
+    let mut last: Option<(&str, Option<&BTreeMap<String, String>>)> = None;
+    let codes = sets.iter().zip(values).map(|(set, value)| {
+        let (set, value) = (set?, value?.trim());
+        let map = match last {
+            Some((name, map)) if name == set => map,
+            _ => last.insert((set, maps.get(set))).1,
+        };
+        let code = map.and_then(|map| map.get(value));
+        if code.is_none() && !value.is_empty() {
+            *strange.entry((set, value)).or_default() += 1;
+        }
+        code
+    });
+    let codes = codes.collect::<StringArray>();
+    unknown.add(strange);
+    Arc::new(codes)
 }
 
-fn binary(name: &str, f: impl Fn(&str, &str) -> Option<String> + Send + Sync + 'static) -> ScalarUDF {
-    let run = move |arguments: &[ArrayRef]| -> ArrayRef {
-        let pairs = arguments[0].as_string::<i32>().iter().zip(arguments[1].as_string::<i32>());
-        Arc::new(pairs.map(|(left, right)| f(left?, right?)).collect::<StringArray>())
-    };
-    function(name, 2, DataType::Utf8, run)
+fn unary(name: &str, f: impl for<'a> Fn(&'a str) -> Option<Cow<'a, str>> + Send + Sync + 'static) -> ScalarUDF {
+    function(name, 1, DataType::Utf8, move |arguments| {
+        let values = arguments[0].as_string::<i32>().iter().map(|value| value.and_then(&f));
+        Arc::new(values.collect::<StringArray>())
+    })
 }
 
 fn predicate(name: &str, f: fn(&str) -> bool) -> ScalarUDF {

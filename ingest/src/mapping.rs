@@ -12,7 +12,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use datafusion::common::Result as DataFusionResult;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::MemTable;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::DataFusionError;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -33,8 +38,15 @@ pub struct Mapping {
     name: String,
     sql: String,
     context: SessionContext,
-    /// Held while `input` stands for one batch: two pushes at a time must not plan over each other's rows.
-    planning: Mutex<()>,
+    /// The plan for the columns that came last.
+    planned: Mutex<Option<Planned>>,
+}
+
+/// A plan over no rows; each batch is put in their place. Planning anew would take longer than the rows do.
+#[derive(Clone)]
+struct Planned {
+    input: SchemaRef,
+    plan: Arc<dyn ExecutionPlan>,
 }
 
 /// Mapped rows and the input row of each.
@@ -59,7 +71,7 @@ impl Mapping {
         let config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
         let context = SessionContext::new_with_config(config);
         functions::register(&context, surroundings);
-        Ok(Self { name, sql, context, planning: Mutex::default() })
+        Ok(Self { name, sql, context, planned: Mutex::default() })
     }
 
     /// Maps one batch of text columns. A row that the mapping cannot compute costs only itself.
@@ -97,23 +109,35 @@ impl Mapping {
 
     /// The SELECT over some numbered rows. What is wrong with the statement is `Settings`, with a row `Internal`.
     async fn select(&self, numbered: &RecordBatch) -> Result<RecordBatch, Error> {
-        let frame = self.frame(numbered).await?;
-        let schema: SchemaRef = Arc::new(frame.schema().as_arrow().clone());
-        let batches = frame.collect().await.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
-        let schema = batches.first().map_or(schema, RecordBatch::schema);
+        let plan = self.plan(&numbered.schema()).await?;
+        let plan = over(plan, numbered).map_err(|error| self.wrong(error))?;
+        let schema = plan.schema();
+        let batches = collect(plan, self.context.task_ctx()).await;
+        let batches = batches.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
     }
 
-    /// The SELECT planned over some numbered rows.
-    async fn frame(&self, numbered: &RecordBatch) -> Result<DataFrame, Error> {
-        let wrong = |error: datafusion::error::DataFusionError| {
-            Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
-        };
-        let table = MemTable::try_new(numbered.schema(), vec![vec![numbered.clone()]]).map_err(wrong)?;
-        let _planning = self.planning.lock().await;
-        self.context.deregister_table("input").map_err(wrong)?;
-        self.context.register_table("input", Arc::new(table)).map_err(wrong)?;
-        self.context.sql(&self.sql).await.map_err(wrong)
+    async fn plan(&self, input: &SchemaRef) -> Result<Arc<dyn ExecutionPlan>, Error> {
+        let mut planned = self.planned.lock().await;
+        if let Some(planned) = planned.as_ref().filter(|planned| planned.input == *input) {
+            return Ok(planned.plan.clone());
+        }
+        let frame = self.frame(input).await?;
+        let plan = frame.create_physical_plan().await.map_err(|error| self.wrong(error))?;
+        *planned = Some(Planned { input: input.clone(), plan: plan.clone() });
+        Ok(plan)
+    }
+
+    /// The SELECT over numbered rows of a schema, of which there are none. `planned` is held while it is made.
+    async fn frame(&self, input: &SchemaRef) -> Result<DataFrame, Error> {
+        let rows = MemTable::try_new(input.clone(), vec![vec![]]).map_err(|error| self.wrong(error))?;
+        self.context.deregister_table("input").map_err(|error| self.wrong(error))?;
+        self.context.register_table("input", Arc::new(rows)).map_err(|error| self.wrong(error))?;
+        self.context.sql(&self.sql).await.map_err(|error| self.wrong(error))
+    }
+
+    fn wrong(&self, error: DataFusionError) -> Error {
+        Error::settings(format!("{}: {}", self.name, error.strip_backtrace()))
     }
 
     /// Whether the mapping reads the input column `name`. It may say yes for one that it does not need.
@@ -140,7 +164,10 @@ impl Mapping {
     /// # Errors
     /// As [`Mapping::run`].
     pub async fn made_of(&self, names: &[String], input: &RecordBatch) -> Result<Vec<String>, Error> {
-        let frame = self.frame(&numbered(&input.slice(0, 0))?).await?;
+        let frame = {
+            let _planned = self.planned.lock().await;
+            self.frame(&numbered(&input.slice(0, 0))?.schema()).await?
+        };
         let is_one = |origin: &String| names.iter().any(|name| name.eq_ignore_ascii_case(origin));
         let lineage = lineage::of(frame.logical_plan());
         let outputs = frame.schema().fields().iter().zip(&lineage);
@@ -156,6 +183,21 @@ impl Mapping {
         let fields: Vec<_> = columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
         Ok(self.run(&RecordBatch::new_empty(Arc::new(Schema::new(fields)))).await?.batch.schema())
     }
+}
+
+/// `plan` with the rows of `numbered` where it reads `input`.
+fn over(plan: Arc<dyn ExecutionPlan>, numbered: &RecordBatch) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    let filled = plan.transform_up(|node| {
+        if !node.children().is_empty() {
+            return Ok(Transformed::no(node));
+        }
+        let schema = node.schema();
+        let places = schema.fields().iter().map(|field| numbered.schema().index_of(field.name()));
+        let rows = numbered.project(&places.collect::<Result<Vec<_>, _>>()?)?;
+        let rows: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?;
+        Ok(Transformed::yes(rows))
+    })?;
+    Ok(filled.data)
 }
 
 fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {

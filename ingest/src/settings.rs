@@ -55,22 +55,26 @@ pub struct Admins {
 pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
-    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder. `http`: the URL that
-    /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas. `mqtt`: the broker, such as
-    /// `mqtts://mqtt.example.edu.cn:8883`.
+    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder, or
+    /// `s3://<bucket>/<prefix>`. `http`: the URL that the connector's paths are below. `kafka`: the brokers, `HOST:PORT`
+    /// separated by commas. `mqtt`: the broker, such as `mqtts://mqtt.example.edu.cn:8883`.
     #[serde(default)]
     pub connection: Option<String>,
-    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `mqtt`: the user. `singer`: as its
-    /// config says.
+    /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `mqtt`: the user. `files` in a bucket:
+    /// the access key. `singer`: as its config says.
     #[serde(default)]
     pub user: Option<String>,
     /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
     /// from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
-    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`. `singer`: what its config asks for.
+    /// `kafka`: librdkafka's properties by their names, such as `security.protocol`. `files` in a bucket: those of the storage,
+    /// such as `endpoint`. `singer`: what its config asks for.
     #[serde(default)]
     pub properties: BTreeMap<String, Sensitive<String>>,
+    /// `kafka`: the URL of the schema registry, for topics in Avro.
+    #[serde(default)]
+    pub registry: Option<String>,
     /// A file that holds the password and nothing else.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
@@ -86,6 +90,15 @@ pub struct SourceSettings {
     /// When it may be asked at all, by the campus clock, such as `22:00-06:00`.
     #[serde(default)]
     pub hours: Option<String>,
+    /// `sql`: connections at a time, each for its share of the tables; 1 when left out.
+    #[serde(default)]
+    pub connections_max: Option<u32>,
+    /// `sql`: rows taken a second and connection; as many as come when left out.
+    #[serde(default)]
+    pub rows_per_s_max: Option<u32>,
+    /// `sql`: seconds without an answer or a row after which a pull is given up.
+    #[serde(default = "timeout_s_default")]
+    pub timeout_s: u64,
     /// `webhook`: SHA-256 of the bearer token, in hex.
     #[serde(default)]
     pub token_sha256: Option<String>,
@@ -103,11 +116,15 @@ impl SourceSettings {
             user: None,
             password: None,
             properties: BTreeMap::new(),
+            registry: None,
             password_file: None,
             password_command: None,
             poll_s: poll_s_default(),
             schedule: None,
             hours: None,
+            connections_max: None,
+            rows_per_s_max: None,
+            timeout_s: timeout_s_default(),
             token_sha256: None,
             hmac_secret: None,
         }
@@ -116,6 +133,10 @@ impl SourceSettings {
 
 fn poll_s_default() -> u64 {
     60
+}
+
+fn timeout_s_default() -> u64 {
+    600
 }
 
 /// `[land]`: topic → lake.

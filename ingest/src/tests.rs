@@ -10,6 +10,7 @@ mod mqtt;
 mod shipped;
 mod singer;
 mod snapshots;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -214,7 +215,8 @@ impl Shop {
     async fn rows(&self, query: &str) -> String {
         let lake = self.lake();
         let context = SessionContext::new();
-        for (name, table) in [("leave", "student_affairs.leave_request"), ("letter", crate::letter::CONTRACT)] {
+        let names = ["student_affairs.leave_request", "access_control.access_event", crate::letter::CONTRACT];
+        for (name, table) in ["leave", "pass", "letter"].into_iter().zip(names) {
             let contract = self.contracts.get(table).expect("a contract");
             let snapshot = lake.snapshot(contract).await.expect("reads").expect("has landed");
             context.register_table(name, snapshot.provider).expect("registers");

@@ -63,9 +63,10 @@ impl Checker {
             fields.push(FieldRules { field: field.clone(), is_key, pattern, values });
         }
         let mut rows = Vec::new();
+        let context = SessionContext::new();
         for rule in &contract.row_rules {
             let wrong = |error| Error::shape(format!("{name}: row rule `{}`: {error}", rule.name));
-            rows.push((rule.name.clone(), compile(&rule.predicate, contract).map_err(wrong)?));
+            rows.push((rule.name.clone(), compile(&context, &rule.predicate, contract).map_err(wrong)?));
         }
         Ok(Self { fields, rows })
     }
@@ -90,13 +91,12 @@ impl Checker {
 }
 
 /// A predicate over the record, tried on no rows, so that whatever it lacks shows when the contract is loaded.
-fn compile(predicate: &str, contract: &Contract) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
+fn compile(context: &SessionContext, predicate: &str, contract: &Contract) -> DataFusionResult<Arc<dyn PhysicalExpr>> {
     // Rules see rows before anything is known to be present.
     let record = contract.record_schema();
     let fields = record.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
     let arrow = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let schema = DFSchema::try_from(arrow.as_ref().clone())?;
-    let context = SessionContext::new();
     let expression = context.parse_sql_expr(predicate, &schema)?;
     let simplifier = ExprSimplifier::new(SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build());
     let expression = simplifier.simplify(simplifier.coerce(expression, &schema)?)?;

@@ -3,6 +3,8 @@
 //! A batch in the record's schema enters; for each row its key, its value and a hash leave. Avro's
 //! single-object encoding is `C3 01`, the schema's CRC-64-AVRO fingerprint, then the body.
 
+use std::fmt::Write;
+
 use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
@@ -55,7 +57,14 @@ impl Encoder {
             let formatter = ArrayFormatter::try_new(column.as_ref(), &options);
             columns.push(formatter.map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?);
         }
-        let key = |row| columns.iter().map(|column| column.value(row).to_string()).collect::<Vec<_>>().join("|");
+        let key = |row| {
+            let mut key = String::new();
+            for (at, column) in columns.iter().enumerate() {
+                let bar = if at == 0 { "" } else { "|" };
+                write!(key, "{bar}{}", column.value(row)).expect("a string takes all that is written");
+            }
+            key
+        };
         Ok((0..batch.num_rows()).map(key).collect())
     }
 
@@ -76,10 +85,17 @@ impl Encoder {
         encoder.encode(&batch).map_err(failed)?;
         let hash = |row: bytes::Bytes| {
             let digest = Sha256::digest(&row);
-            Some(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+            Some(hex(&digest[..16]))
         };
         Ok(encoder.flush().iter().map(hash).collect())
     }
+}
+
+/// Bytes in lower hex.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// The fingerprint that leads every record of `contract`, little-endian as on the wire.

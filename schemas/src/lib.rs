@@ -32,7 +32,7 @@ pub mod writer;
 pub use check::{Checker, Violation};
 pub use contract::{Class, Contract, Contracts, Field, FieldType, Kind};
 pub use decode::{BadRecord, Decoded, Decoder, Lookup};
-pub use encode::Encoder;
+pub use encode::{Encoder, hex};
 pub use error::{Error, ErrorKind};
 pub use secret::Sensitive;
 pub use writer::WriterSchema;

@@ -27,7 +27,8 @@ pub struct Backfill {
     pub source: String,
     /// The table of the connector.
     pub table: String,
-    /// The span `from..to` of the cursor's first column, in its own format.
+    /// The span `from..to`, in the terms of the source: of the first cursor column (`sql`) or `since` (`http`) in its own
+    /// format, or of the records' timestamps in RFC 3339 (`kafka`).
     pub from: String,
     pub to: String,
     pub state: BackfillState,
@@ -70,10 +71,12 @@ impl Extract {
     /// # Errors
     /// `Settings` when there is no such table, it is not pulled by cursor, or the span is empty.
     pub fn begin_backfill(&self, request: &BackfillRequest, by: &str) -> Result<Vec<Backfill>, Error> {
-        let source =
-            self.sources().iter().find(|source| source.id == request.source && source.connector.kind == Kind::Sql);
-        let source = source
-            .ok_or_else(|| Error::settings(format!("no `sql` source `{}`; see `quad sources`", request.source)))?;
+        let can_be_asked = |kind| matches!(kind, Kind::Sql | Kind::Http | Kind::Kafka);
+        let is_meant = |source: &&PreparedSource| source.id == request.source && can_be_asked(source.connector.kind);
+        let source = self.sources().iter().find(is_meant).ok_or_else(|| {
+            let id = &request.source;
+            Error::settings(format!("no source `{id}` that can be asked for a span; see `quad sources`"))
+        })?;
         if request.from >= request.to {
             return Err(Error::settings(format!("`{}` is not before `{}`", request.from, request.to)));
         }

@@ -1,4 +1,4 @@
-//! The `files` source: tables in files that someone puts into a folder.
+//! The `files` source: tables in files that someone puts into a folder, or a bucket of object storage.
 //!
 //! CSV, XLSX, JSON lines and Parquet enter; batches of text columns leave. A file is taken whole or not at all: it is left
 //! alone until it has not changed for a while, read once to see that it is whole, and only then read for its rows. What is
@@ -8,8 +8,10 @@
 //! of its rows again, and those that are as before are recognised, since every row is remembered. `snapshot` takes all
 //! files together for the whole table, when any of them has changed; rows that vanished are deleted.
 //!
-//! The cursor is the list of files that were taken, each as `<name>\t<time in microseconds>\t<bytes>`.
+//! The cursor is the list of files that were taken, each as `<name>\t<time in microseconds>\t<bytes>`, and of an object its
+//! version.
 
+mod bucket;
 mod csv;
 mod lines;
 mod parquet;
@@ -25,7 +27,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Deserialize;
+use tempfile::TempPath;
 
+use self::bucket::Bucket;
 use self::rows::Rows;
 use super::source::{Coverage, Each, Source, Worker};
 use crate::connector::{Pull, Spec, TableMapping};
@@ -36,6 +40,9 @@ use crate::settings::SourceSettings;
 const FILES_MAX: usize = 10_000;
 /// The cursor holds every file, so it is not saved after each of many small ones: they would be read again, and recognised.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How names match: a `*` does not cross folders, and hidden files are meant only when they are named.
+const MATCH: glob::MatchOptions =
+    glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 /// A record, line or row beyond this is no record: most likely a quote is open.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
@@ -121,10 +128,17 @@ impl Table {
     }
 }
 
-/// A folder that is looked at.
+/// A folder or bucket that is looked at.
 pub struct FilesSource {
-    folder: PathBuf,
+    /// As the settings name it.
+    connection: String,
+    place: Place,
     worker: Worker,
+}
+
+enum Place {
+    Folder(PathBuf),
+    Bucket(Bucket),
 }
 
 /// A file as it was found.
@@ -135,6 +149,8 @@ struct Found {
     name: String,
     modified: SystemTime,
     bytes: u64,
+    /// Of an object: what its storage tells its versions apart by.
+    version: Option<String>,
 }
 
 impl Found {
@@ -142,18 +158,22 @@ impl Found {
         let name = path.strip_prefix(folder).unwrap_or(&path).to_string_lossy().into_owned();
         let about = std::fs::metadata(&path).and_then(|about| Ok((about.modified()?, about.len())));
         let (modified, bytes) = about.map_err(|error| Error::source(format!("could not read {name}: {error}")))?;
-        Ok(Self { path, name, modified, bytes })
+        Ok(Self { path, name, modified, bytes, version: None })
     }
 
     /// As the cursor remembers it.
     fn stamp(&self) -> String {
         let modified = DateTime::<Utc>::from(self.modified).timestamp_micros();
-        format!("{}\t{modified}\t{}", self.name, self.bytes)
+        let version = self.version.as_ref().map(|version| format!("\t{version}")).unwrap_or_default();
+        format!("{}\t{modified}\t{}{version}", self.name, self.bytes)
     }
 
-    /// Whether nobody has written to it for `settle`. A clock that is behind makes it wait longer.
+    /// Whether nobody has written to it for `settle`. A clock that is behind makes it wait longer; an object is there as a
+    /// whole or not at all.
     fn is_settled(&self, settle: Duration) -> bool {
-        settle.is_zero() || SystemTime::now().duration_since(self.modified).is_ok_and(|age| age >= settle)
+        self.version.is_some()
+            || settle.is_zero()
+            || SystemTime::now().duration_since(self.modified).is_ok_and(|age| age >= settle)
     }
 
     /// What `{file}` and `{modified}` stand for.
@@ -170,7 +190,10 @@ impl Source for FilesSource {
     fn probe(&mut self, table: &TableMapping) -> Result<(), Error> {
         let declared = Table::of(table)?;
         match self.find(declared)?.last() {
-            Some(newest) => self.validate(declared, newest),
+            Some(newest) => {
+                let (here, _copy) = self.at_hand(newest)?;
+                self.validate(declared, &here)
+            }
             None => Ok(()),
         }
     }
@@ -186,15 +209,21 @@ impl Source for FilesSource {
 }
 
 impl FilesSource {
-    /// Looks whether the folder is there.
+    /// Looks whether the folder is there; a bucket is asked with the first pull.
     ///
     /// # Errors
     /// `Source` when it is not, or may not be read.
     pub fn connect(settings: &SourceSettings, worker: &Worker) -> Result<Self, Error> {
-        let folder = PathBuf::from(settings.connection.as_deref().unwrap_or_default());
-        std::fs::read_dir(&folder)
-            .map_err(|error| Error::source(format!("could not read the folder {}: {error}", folder.display())))?;
-        Ok(Self { folder, worker: worker.clone() })
+        let connection = settings.connection.clone().unwrap_or_default();
+        let place = match connection.strip_prefix("s3://") {
+            Some(rest) => Place::Bucket(Bucket::open(rest, settings, worker)?),
+            None => {
+                std::fs::read_dir(&connection)
+                    .map_err(|error| Error::source(format!("could not read the folder {connection}: {error}")))?;
+                Place::Folder(PathBuf::from(&connection))
+            }
+        };
+        Ok(Self { connection, place, worker: worker.clone() })
     }
 
     /// The headers of the newest file of a table that its `[input]` does not name, in upper case.
@@ -211,24 +240,25 @@ impl FilesSource {
 
     /// The files of a table, the oldest first. Hidden ones and the locks of an open spreadsheet are none.
     fn find(&self, declared: &Table) -> Result<Vec<Found>, Error> {
-        let pattern = format!("{}/{}", glob::Pattern::escape(&self.folder.to_string_lossy()), declared.files);
-        let options = glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let paths = glob::glob_with(&pattern, options)
-            .map_err(|error| Error::settings(format!("`files = \"{}\"`: {error}", declared.files)))?;
-        let mut found = Vec::new();
-        for path in paths {
-            let path = path.map_err(|error| Error::source(format!("could not look for files: {error}")))?;
-            let is_lock = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("~$"));
-            if !is_lock && path.is_file() {
-                found.push(Found::at(&self.folder, path)?);
+        let wrong = |error: glob::PatternError| Error::settings(format!("`files = \"{}\"`: {error}", declared.files));
+        let mut found = match &self.place {
+            Place::Bucket(bucket) => bucket.find(&glob::Pattern::new(&declared.files).map_err(wrong)?)?,
+            Place::Folder(folder) => {
+                let pattern = format!("{}/{}", glob::Pattern::escape(&folder.to_string_lossy()), declared.files);
+                let mut found = Vec::new();
+                for path in glob::glob_with(&pattern, MATCH).map_err(wrong)? {
+                    let path = path.map_err(|error| Error::source(format!("could not look for files: {error}")))?;
+                    if path.is_file() {
+                        found.push(Found::at(folder, path)?);
+                    }
+                }
+                found
             }
-        }
+        };
+        let is_lock = |file: &Found| file.path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("~$"));
+        found.retain(|file| !is_lock(file));
         if found.len() > FILES_MAX {
-            let (files, folder) = (&declared.files, self.folder.display());
+            let (files, folder) = (&declared.files, &self.connection);
             return Err(Error::source(format!(
                 "{} files match `{files}` below {folder}, the most is {FILES_MAX}: move those that are done elsewhere",
                 found.len()
@@ -253,11 +283,12 @@ impl FilesSource {
         let (mut broken, mut saved_at) = (Vec::new(), Instant::now());
         for file in found.iter().filter(|file| file.is_settled(settle) && !is_taken(file)) {
             self.worker.check()?;
-            if let Err(error) = self.validate(declared, file) {
+            let (here, _copy) = self.at_hand(file)?;
+            if let Err(error) = self.validate(declared, &here) {
                 broken.push(error);
                 continue;
             }
-            self.read(declared, file, &mut |batch| each(batch, None))?;
+            self.read(declared, &here, &mut |batch| each(batch, None))?;
             self.check_unchanged(file)?;
             taken.push(file.stamp());
             if saved_at.elapsed() >= SAVE_EVERY {
@@ -283,7 +314,7 @@ impl FilesSource {
         each: Each<'_>,
     ) -> Result<Coverage, Error> {
         if found.is_empty() {
-            let (files, folder) = (&declared.files, self.folder.display());
+            let (files, folder) = (&declared.files, &self.connection);
             return Err(Error::source(format!("no file matches `{files}` below {folder}; nothing was deleted")));
         }
         let settle = Duration::from_secs(declared.settle_s);
@@ -292,18 +323,28 @@ impl FilesSource {
             return Ok(Coverage::Part);
         }
         for file in found {
-            self.validate(declared, file)?;
+            let (here, _copy) = self.at_hand(file)?;
+            self.validate(declared, &here)?;
         }
         for file in found {
-            self.read(declared, file, &mut |batch| each(batch, None))?;
+            let (here, _copy) = self.at_hand(file)?;
+            self.read(declared, &here, &mut |batch| each(batch, None))?;
             self.check_unchanged(file)?;
         }
         each(nothing(), Some(stamps))?;
         Ok(Coverage::Whole)
     }
 
+    /// A file as it can be opened here: an object as a copy of the version that was found, for as long as that is kept.
+    fn at_hand(&self, file: &Found) -> Result<(Found, Option<TempPath>), Error> {
+        let Place::Bucket(bucket) = &self.place else { return Ok((file.clone(), None)) };
+        let copy = bucket.fetch(file)?;
+        Ok((Found { path: copy.to_path_buf(), ..file.clone() }, Some(copy)))
+    }
+
     fn check_unchanged(&self, file: &Found) -> Result<(), Error> {
-        match Found::at(&self.folder, file.path.clone())? == *file {
+        let Place::Folder(folder) = &self.place else { return Ok(()) };
+        match Found::at(folder, file.path.clone())? == *file {
             true => Ok(()),
             false => Err(Error::source(format!("{}: changed while it was read; it is read again", file.name))),
         }

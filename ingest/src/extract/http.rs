@@ -22,7 +22,7 @@ use serde_json::Value;
 use self::client::Client;
 use self::pages::{Pages, Walk};
 use super::records;
-use super::source::{Coverage, Each, Source, Worker};
+use super::source::{Coverage, Each, Source, Span, Worker};
 use crate::connector::{Connector, Pull, Spec, TableMapping};
 use crate::error::Error;
 use crate::settings::SourceSettings;
@@ -103,14 +103,14 @@ pub struct HttpSource {
 impl Source for HttpSource {
     fn probe(&mut self, table: &TableMapping) -> Result<(), Error> {
         let declared = Table::of(table)?;
-        let walk = Walk::new(declared, &table.pull, &[]);
+        let walk = Walk::new(declared, &table.pull, &[], &self.worker);
         let mut page = self.client.ask(&walk.request())?;
         declared.records(&mut page).map(|_| ())
     }
 
     fn pull(&mut self, table: &TableMapping, after: &[String], each: Each<'_>) -> Result<Coverage, Error> {
         let declared = Table::of(table)?;
-        let mut walk = Walk::new(declared, &table.pull, after);
+        let mut walk = Walk::new(declared, &table.pull, after, &self.worker);
         loop {
             let mut page = self.client.ask(&walk.request())?;
             let records = declared.records(&mut page)?;
@@ -123,6 +123,24 @@ impl Source for HttpSource {
             }
             if !is_more {
                 return Ok(Coverage::Whole);
+            }
+        }
+    }
+
+    /// What changed within the span, from its beginning: an interface cannot be asked from the middle of a page.
+    fn pull_span(&mut self, table: &TableMapping, span: &Span<'_>, each: Each<'_>) -> Result<(), Error> {
+        let declared = Table::of(table)?;
+        let mut walk = Walk::over(declared, span.from, &self.worker)?;
+        loop {
+            let mut page = self.client.ask(&walk.request())?;
+            let mut records = declared.records(&mut page)?;
+            let is_more = walk.step(&page, &records)?;
+            records.retain(|record| declared.pages.is_within(record, span));
+            for part in records.chunks(self.worker.limits.rows_max) {
+                each(records::batch(part, &declared.input)?, None)?;
+            }
+            if !is_more {
+                return Ok(());
             }
         }
     }

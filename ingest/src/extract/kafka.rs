@@ -2,23 +2,27 @@
 //!
 //! A topic and the offsets to go on from enter; batches of text columns leave, in the order of each partition. A pull reads
 //! to where the partitions ended when it began. No consumer group is used and nothing is written to the cluster. `rows`
-//! reads the records, JSON or Debezium's envelopes; one that cannot be read becomes a dead letter.
+//! reads the records, rows or Debezium's envelopes, in JSON or with `avro` by a schema registry; one that cannot be read
+//! becomes a dead letter.
 //!
 //! The cursor is the offset to read next in each partition, as `<topic>\t<partition>\t<offset>`. A partition that it does
 //! not name is read from its oldest record. What is no longer there is an error, never a silent jump.
 
+mod avro;
 mod rows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::DateTime;
 use serde::Deserialize;
 use topic::settings::{KafkaSettings, Kind};
-use topic::{Extent, Log, Position, Subscription};
+use topic::{Extent, Log, Position, Record, Subscription};
 
+use self::avro::Registry;
 use self::rows::Rows;
-use super::source::{Coverage, Each, Source, Worker};
+use super::source::{Coverage, Each, Source, Span, Worker};
 use crate::connector::{Spec, TableMapping};
 use crate::error::{Error, ErrorKind};
 use crate::settings::SourceSettings;
@@ -39,6 +43,8 @@ pub struct Table {
     pub topic: String,
     #[serde(default)]
     pub format: Format,
+    #[serde(default)]
+    pub encoding: Encoding,
     /// Each column's JSON pointer: in the record, or in the row of an envelope.
     pub input: BTreeMap<String, String>,
     /// What to do when the topic no longer holds what comes next.
@@ -55,6 +61,16 @@ pub enum Format {
     Json,
     /// Debezium's envelope of a change, with or without its schema.
     Debezium,
+}
+
+/// How keys and values are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    #[default]
+    Json,
+    /// As Confluent's serialisers do, with a schema of the source's `registry`.
+    Avro,
 }
 
 /// What to do about records that are gone before they were read.
@@ -144,6 +160,7 @@ type Next = BTreeMap<i32, i64>;
 /// A cluster that is read.
 pub struct KafkaSource {
     log: Arc<dyn Log>,
+    registry: Option<Registry>,
     worker: Worker,
 }
 
@@ -155,29 +172,22 @@ impl Source for KafkaSource {
     fn pull(&mut self, table: &TableMapping, after: &[String], each: Each<'_>) -> Result<Coverage, Error> {
         let declared = Table::of(table)?;
         let extents = self.log.extents(&declared.topic).map_err(failed)?;
-        let mut next = declared.start(after, &extents)?;
-        let is_behind = |next: &Next| extents.iter().any(|extent| next[&extent.partition] < extent.high);
-        if !is_behind(&next) {
-            return Ok(Coverage::Whole);
-        }
-        let position = |(&partition, &offset)| Position { topic: declared.topic.clone(), partition, offset };
-        let positions = next.iter().map(position).collect();
-        let mut consumer = self.log.consumer(Subscription::Assign(positions)).map_err(failed)?;
-        let mut rows = Rows::new(declared, self.worker.limits);
-        let mut quiet_polls = 0;
-        while is_behind(&next) && quiet_polls < QUIET_POLLS_MAX {
-            self.worker.check()?;
-            let polled = consumer.poll(POLL_RECORDS_MAX, POLL, &mut |record| {
-                next.insert(record.partition, record.offset + 1);
-                rows.push(&record);
-            });
-            quiet_polls = if polled.map_err(failed)? == 0 { quiet_polls + 1 } else { 0 };
-            if rows.is_full() {
-                each(rows.take()?, Some(declared.cursor(&next)))?;
-            }
-        }
-        each(rows.take()?, Some(declared.cursor(&next)))?;
+        let next = declared.start(after, &extents)?;
+        self.read(declared, next, &extents, |_| true, each)?;
         Ok(Coverage::Whole)
+    }
+
+    /// The records whose timestamp lies within the span, of all that the topic still holds.
+    fn pull_span(&mut self, table: &TableMapping, span: &Span<'_>, each: Each<'_>) -> Result<(), Error> {
+        let declared = Table::of(table)?;
+        let time = |text: &str| {
+            let time = DateTime::parse_from_rfc3339(text).map(|time| time.timestamp_millis());
+            time.map_err(|_| Error::settings(format!("`{text}` is no time such as 2026-09-01T00:00:00+08:00")))
+        };
+        let times = time(span.from)?..time(span.to)?;
+        let extents = self.log.extents(&declared.topic).map_err(failed)?;
+        let next = declared.start(span.after, &extents)?;
+        self.read(declared, next, &extents, |record| times.contains(&record.timestamp_ms), each)
     }
 
     /// A topic may have got more partitions since, which a new client sees.
@@ -187,6 +197,50 @@ impl Source for KafkaSource {
 }
 
 impl KafkaSource {
+    /// Gives `each` what is `wanted` of the records from `next` to the ends of `extents`.
+    fn read(
+        &mut self,
+        declared: &Table,
+        mut next: Next,
+        extents: &[Extent],
+        wanted: impl Fn(&Record<'_>) -> bool,
+        each: Each<'_>,
+    ) -> Result<(), Error> {
+        let is_behind = |next: &Next| extents.iter().any(|extent| next[&extent.partition] < extent.high);
+        if !is_behind(&next) {
+            return Ok(());
+        }
+        let position = |(&partition, &offset)| Position { topic: declared.topic.clone(), partition, offset };
+        let positions = next.iter().map(position).collect();
+        let mut consumer = self.log.consumer(Subscription::Assign(positions)).map_err(failed)?;
+        let registry = match (declared.encoding, &mut self.registry) {
+            (Encoding::Json, _) => None,
+            (Encoding::Avro, Some(registry)) => Some(registry),
+            (Encoding::Avro, None) => return Err(Error::settings("Avro needs `registry`, the schema registry's URL")),
+        };
+        let mut rows = Rows::new(declared, registry, self.worker.limits);
+        let mut quiet_polls = 0;
+        while is_behind(&next) && quiet_polls < QUIET_POLLS_MAX {
+            self.worker.check()?;
+            let mut pushed = Ok(());
+            let polled = consumer.poll(POLL_RECORDS_MAX, POLL, &mut |record| {
+                if pushed.is_err() {
+                    return;
+                }
+                next.insert(record.partition, record.offset + 1);
+                if wanted(&record) {
+                    pushed = rows.push(&record);
+                }
+            });
+            quiet_polls = if polled.map_err(failed)? == 0 { quiet_polls + 1 } else { 0 };
+            pushed?;
+            if rows.is_full() {
+                each(rows.take()?, Some(declared.cursor(&next)))?;
+            }
+        }
+        each(rows.take()?, Some(declared.cursor(&next)))
+    }
+
     /// Makes the client; the first question connects.
     ///
     /// # Errors
@@ -202,8 +256,13 @@ impl KafkaSource {
             fetch_buffer_bytes: FETCH_BUFFER_BYTES,
             ..KafkaSettings::default()
         };
+        let registry = settings.registry.as_ref().map(|url| Registry::new(url, worker));
         let settings = topic::Settings { kind: Kind::Kafka, kafka, ..topic::Settings::default() };
-        Ok(Self { log: topic::open(&settings).map_err(failed)?, worker: worker.clone() })
+        Ok(Self {
+            log: topic::open(&settings).map_err(failed)?,
+            registry: registry.transpose()?,
+            worker: worker.clone(),
+        })
     }
 }
 
@@ -227,7 +286,8 @@ mod tests {
     fn a_cursor_that_the_topic_does_not_hold_is_told() {
         let check = |out_of_range, after: &[&str]| {
             let input = [("a".to_string(), "/a".to_string())].into();
-            let table = Table { topic: "t".into(), format: Format::Json, input, out_of_range };
+            let table =
+                Table { topic: "t".into(), format: Format::Json, encoding: Encoding::Json, input, out_of_range };
             let extents = [Extent { partition: 0, low: 4, high: 9 }, Extent { partition: 1, low: 0, high: 0 }];
             let after: Vec<String> = after.iter().map(|entry| entry.to_string()).collect();
             match table.start(&after, &extents) {

@@ -67,6 +67,47 @@ pub fn readable(input: &RecordBatch) -> Result<RecordBatch, Error> {
     is_readable.map_err(|error| Error::internal("set unreadable records aside", error))
 }
 
+/// The longest number that a parsed value is sure to hold as it was written.
+const DIGITS_MAX: usize = 15;
+
+/// Parses JSON in which no number loses a digit: one that is too long, or has an exponent, is a text of its digits.
+///
+/// # Errors
+/// As `serde_json`; its position is that in `json`, but for numbers before it that became texts.
+pub fn parse(json: &[u8]) -> serde_json::Result<Value> {
+    let (mut quoted, mut copied, mut at) = (Vec::new(), 0, 0);
+    while at < json.len() {
+        let begin = at;
+        match json[at] {
+            b'"' => {
+                at += 1;
+                while at < json.len() && json[at] != b'"' {
+                    at += if json[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+            }
+            b'-' | b'0'..=b'9' => {
+                let is_part = |byte: &&u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+                let number = &json[begin..begin + json[begin..].iter().take_while(is_part).count()];
+                at += number.len();
+                if number.len() > DIGITS_MAX || number.iter().any(|byte| b"eE".contains(byte)) {
+                    quoted.extend_from_slice(&json[copied..begin]);
+                    quoted.push(b'"');
+                    quoted.extend_from_slice(number);
+                    quoted.push(b'"');
+                    copied = at;
+                }
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return serde_json::from_slice(json);
+    }
+    quoted.extend_from_slice(&json[copied..]);
+    serde_json::from_slice(&quoted)
+}
+
 /// A value as text; null is none.
 pub fn text(value: &Value) -> Option<String> {
     match value {
@@ -77,7 +118,7 @@ pub fn text(value: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-mod pointers {
+mod tests {
     use serde_json::json;
 
     use super::*;
@@ -90,6 +131,18 @@ mod pointers {
             "/0/1",
         ] {
             assert_eq!(at(&record, pointer), record.pointer(pointer), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn no_number_loses_a_digit() {
+        let json = r#"{"a":123456789012345678901234,"b":[0.10000000000000000001,-1E400,7,-2.5],"1e5\\":"a \" 123456789012345678"}"#;
+        let value = parse(json.as_bytes()).expect("JSON");
+        let read = |pointer| value.pointer(pointer).and_then(text).unwrap_or_default();
+        let told = ["/a", "/b/0", "/b/1", "/b/2", "/b/3", "/1e5\\"].map(read).join(" ");
+        assert_eq!(told, "123456789012345678901234 0.10000000000000000001 -1E400 7 -2.5 a \" 123456789012345678");
+        for wrong in ["{\"a\":\"", "\"\\", "12345678901234567890,", "", "{12345678901234567890:1"] {
+            assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
 }

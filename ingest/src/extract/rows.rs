@@ -76,8 +76,7 @@ pub fn begin(bytes: &[u8], bytes_max: usize) -> String {
 
 /// The JSON of some bytes, or where it ends to be that.
 pub fn json(bytes: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| format!("not JSON, at line {} column {}", error.line(), error.column()))
+    records::parse(bytes).map_err(|error| format!("not JSON, at line {} column {}", error.line(), error.column()))
 }
 
 /// The object that a JSON value is to be.

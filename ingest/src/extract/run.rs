@@ -37,6 +37,7 @@ use crate::settings::{ExtractSettings, SourceSettings};
 /// All that extract needs to run.
 pub struct Extract {
     settings: ExtractSettings,
+    timezone: Tz,
     state: State,
     pub board: Board,
     sources: Vec<PreparedSource>,
@@ -62,6 +63,11 @@ pub struct PreparedSource {
 }
 
 impl PreparedSource {
+    /// How many connections share its tables, each in a thread of its own.
+    fn lanes(&self) -> usize {
+        (self.settings.connections_max.unwrap_or(1) as usize).clamp(1, self.pipelines.len().max(1))
+    }
+
     /// # Errors
     /// `Source` when its hours are over.
     pub(super) fn check_open(&self, now: DateTime<Utc>) -> Result<(), Error> {
@@ -112,6 +118,7 @@ impl Extract {
         let pace = Quota::per_second(NonZeroU32::new(settings.replay_rate_max).unwrap_or(NonZeroU32::MIN));
         Ok(Arc::new(Self {
             settings,
+            timezone,
             state,
             board,
             sources: prepared,
@@ -148,12 +155,15 @@ impl Extract {
     /// `Settings` when the HTTP address cannot be bound.
     pub async fn run(self: &Arc<Self>, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let listener = webhook::bind(self).await?;
-        let worker = Worker::new(&self.settings, Handle::current(), shutdown.clone());
+        let worker = Worker::new(&self.settings, Handle::current(), shutdown.clone()).in_timezone(self.timezone);
         let mut threads = Vec::new();
-        for (at, source) in self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled()) {
+        let pulled = self.sources.iter().enumerate().filter(|(_, source)| source.connector.kind.is_pulled());
+        for (at, source, lane) in
+            pulled.flat_map(|(at, source)| (0..source.lanes()).map(move |lane| (at, source, lane)))
+        {
             let (extract, worker) = (self.clone(), worker.pulling(&source.id));
             let thread = std::thread::Builder::new().name(format!("pull-{}", source.id));
-            let run = move || extract.poll_source(at, &worker);
+            let run = move || extract.poll_source(at, lane, &worker);
             threads.push(thread.spawn(run).map_err(|error| Error::internal("start a thread", error))?);
         }
         let extract = self.clone();
@@ -182,13 +192,14 @@ impl Extract {
         }
     }
 
-    fn poll_source(&self, at: usize, worker: &Worker) {
+    /// Pulls the tables of one lane of a source, again and again.
+    fn poll_source(&self, at: usize, lane: usize, worker: &Worker) {
         let source = &self.sources[at];
         let mut connection = None;
         let mut failures: u32 = 0;
         let mut pause = source.schedule.first(Utc::now());
         while worker.wait(pause).is_ok() && worker.wait(source.schedule.closed_for(Utc::now())).is_ok() {
-            let is_well = self.pull_all(source, &mut connection, worker);
+            let is_well = self.pull_all(source, lane, &mut connection, worker);
             failures = if is_well { 0 } else { failures.saturating_add(1) };
             connection = connection.filter(|source| is_well && source.is_kept());
             pause = match failures {
@@ -203,8 +214,15 @@ impl Extract {
         Duration::from_millis(self.settings.retry_ms_min.saturating_mul(factor).min(self.settings.retry_ms_max))
     }
 
-    /// Pulls every table of a source once, over the connection that was kept or a new one; whether all went well.
-    fn pull_all(&self, source: &PreparedSource, kept: &mut Option<Box<dyn Source>>, worker: &Worker) -> bool {
+    /// Pulls every table of a lane once, over the connection that was kept or a new one; whether all went well.
+    fn pull_all(
+        &self,
+        source: &PreparedSource,
+        lane: usize,
+        kept: &mut Option<Box<dyn Source>>,
+        worker: &Worker,
+    ) -> bool {
+        let pipelines = || source.pipelines.iter().skip(lane).step_by(source.lanes());
         let connected = match kept.take() {
             Some(connection) => Ok(connection),
             None => source::connect(&source.connector, &source.settings, worker),
@@ -213,7 +231,7 @@ impl Extract {
             Ok(connection) => kept.insert(connection),
             Err(error) => {
                 tracing::warn!(source = source.id, error = %error.chain(), "source is not reachable, trying again");
-                for pipeline in &source.pipelines {
+                for pipeline in pipelines() {
                     metrics::pulled(&source.id, &pipeline.table.name, Duration::ZERO, false);
                     self.board.failed(&source.id, &pipeline.table.name, &error.chain());
                 }
@@ -221,7 +239,7 @@ impl Extract {
             }
         };
         let mut all_well = true;
-        for pipeline in source.pipelines.iter() {
+        for pipeline in pipelines() {
             if worker.is_stopped() {
                 return all_well;
             }

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use chrono_tz::Tz;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::error::Elapsed;
@@ -86,6 +87,8 @@ pub struct Worker {
     pub limits: Limits,
     /// The id of the source that is pulled; none for who only looks, and leaves no trace there.
     pub source: Option<String>,
+    /// The zone of times that do not name theirs.
+    pub timezone: Tz,
     handle: Handle,
     shutdown: watch::Receiver<bool>,
 }
@@ -93,7 +96,7 @@ pub struct Worker {
 impl Worker {
     pub fn new(settings: &ExtractSettings, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
         let limits = Limits { rows_max: settings.batch_rows_max, text_bytes_max: settings.text_bytes_max };
-        Self { limits, source: None, handle, shutdown }
+        Self { limits, source: None, timezone: Tz::UTC, handle, shutdown }
     }
 
     /// The same, to pull the source `id`.
@@ -101,9 +104,19 @@ impl Worker {
         Self { source: Some(id.to_string()), ..self.clone() }
     }
 
+    /// One for sources whose clocks are set to `timezone`.
+    pub fn in_timezone(self, timezone: Tz) -> Self {
+        Self { timezone, ..self }
+    }
+
     /// One that nobody stops.
     pub fn alone(settings: &ExtractSettings, handle: Handle) -> Self {
         Self::new(settings, handle, watch::channel(false).1)
+    }
+
+    /// One that nobody stops, with these limits.
+    pub fn of(limits: Limits, handle: Handle) -> Self {
+        Self { limits, source: None, timezone: Tz::UTC, handle, shutdown: watch::channel(false).1 }
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -167,7 +180,7 @@ fn stopped() -> Error {
 pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker) -> Result<Box<dyn Source>, Error> {
     let settings = &secret::resolve(settings, worker)?;
     match connector.kind {
-        Kind::Sql => Ok(Box::new(SqlSource::connect(settings, worker.limits)?)),
+        Kind::Sql => Ok(Box::new(SqlSource::connect(settings, worker)?)),
         Kind::Files => Ok(Box::new(FilesSource::connect(settings, worker)?)),
         Kind::Http => Ok(Box::new(HttpSource::connect(connector, settings, worker)?)),
         Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),

@@ -235,7 +235,7 @@ pub(crate) fn input(table: &TableMapping, body: &[u8], records_max: usize) -> Re
     let Spec::Webhook(Table { records: pointer, input }) = &table.spec else {
         return Err(bad("this table is not pushed".into()));
     };
-    let body: Value = serde_json::from_slice(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+    let body = records::parse(body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
     let found = body.pointer(pointer).ok_or_else(|| bad(format!("nothing at `{pointer}` in the body")))?;
     let records: &[Value] = match found {
         Value::Array(many) => many,

@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use schemas::Sensitive;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::text;
 
@@ -36,7 +36,14 @@ pub fn document_hash(kind: &str, number: &str, key: &Sensitive<String>) -> Optio
     }
     let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).expect("HMAC takes a key of any length");
     mac.update(format!("{kind}:{number}").as_bytes());
-    Some(mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(schemas::hex(&mac.finalize().into_bytes()))
+}
+
+/// The first 63 bits of the SHA-256 of a text, so that it fits a bigint; nothing left is NULL.
+pub fn stable_number(text: &str) -> Option<String> {
+    let digest = Sha256::digest(text::clean(text)?.as_bytes());
+    let first = digest.iter().take(8).fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    Some((first >> 1).to_string())
 }
 
 /// A physical card number in upper hex, without leading zeros. Only digits are decimal, anything else is hex.
@@ -50,7 +57,7 @@ pub fn card_hex(number: &str) -> Option<String> {
     match value {
         Some(0) | Some(NO_CARD_MIN..) => None,
         Some(value) => Some(format!("{value:X}")),
-        None => Some(number),
+        None => Some(number.into_owned()),
     }
 }
 
@@ -75,6 +82,15 @@ mod tests {
         assert_eq!(hash, document_hash("1", "１１010519491231002x", &key));
         assert_ne!(hash, document_hash("A", "11010519491231002X", &key));
         assert_eq!(document_hash("1", "110105194912310021", &key), None);
+    }
+
+    #[test]
+    fn a_text_has_one_number() {
+        // The SHA-256 of "abc" begins with ba7816bf8f01cfea.
+        assert_eq!(stable_number(" abc"), Some((0xba78_16bf_8f01_cfea_u64 >> 1).to_string()));
+        assert_eq!(stable_number(" "), None);
+        assert_eq!(stable_number("2024030001|1"), stable_number("2024030001|1"));
+        assert_ne!(stable_number("2024030001|1"), stable_number("2024030001|2"));
     }
 
     #[test]

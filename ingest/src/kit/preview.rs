@@ -121,9 +121,9 @@ fn masked_codes(
     let columns = schema.fields().iter().zip(input.columns()).filter(|(field, _)| is_sensitive(field.name()));
     let secret: HashSet<String> = columns
         .filter_map(|(_, column)| column.as_string_opt::<i32>())
-        .flat_map(|column| column.iter().flatten().filter_map(text::clean_id))
+        .flat_map(|column| column.iter().flatten().filter_map(text::clean_id).map(Into::into))
         .collect();
-    let mask = |value: String| match text::clean_id(&value).is_some_and(|value| secret.contains(&value)) {
+    let mask = |value: String| match text::clean_id(&value).is_some_and(|value| secret.contains(value.as_ref())) {
         true => MASK.to_string(),
         false => value,
     };

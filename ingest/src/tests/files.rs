@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampSecondArray};
 use expect_test::{Expect, expect};
 use parquet::arrow::ArrowWriter;
+use schemas::Sensitive;
 
 use super::{Shop, settings};
 use crate::connector::Connector;
@@ -418,4 +419,51 @@ async fn a_mistake_in_a_connector_names_file_table_and_key() {
         connector.toml: table `leave_request`: `deletes_share_max` is for `pull = "snapshot"`
         connector.toml: `[http]` is for `kind = "http"`
     "#]].assert_eq(&told);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_bucket_are_files() {
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let server = s3::Server::start(root.path(), s3::Faults::default()).await.expect("serves");
+    server.create_bucket("inbox").expect("makes a bucket");
+    let folder = root.path().join("inbox/office/2026");
+    std::fs::create_dir_all(&folder).expect("creates");
+    let header = "编号,学号,申请时间,开始,结束,修改时间\n";
+    let row = |id: &str| format!("{id},0026,2026-11-01 08:00,2026-11-02,2026-11-03,2026-11-01 08:00\n");
+    let put = |name: &str, text: String| std::fs::write(folder.join(name), text).expect("writes");
+    put("a.csv", format!("{header}{}{}", row("L1"), row("L2")));
+    put("b.txt", "no table".into());
+
+    let mut shop = Shop::of(&table("changed", "files = \"**/*.csv\""));
+    let variables = server.environment();
+    let variable = |name: &str| variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let property = |name: &str, value: Option<String>| (name.to_string(), Sensitive::new(value.expect("is set")));
+    shop.source.connection = Some("s3://inbox/office".into());
+    shop.source.user = variable("AWS_ACCESS_KEY_ID");
+    shop.source.password = variable("AWS_SECRET_ACCESS_KEY").map(Sensitive::new);
+    shop.source.properties = [
+        property("endpoint", variable("AWS_ENDPOINT_URL")),
+        property("region", variable("AWS_REGION")),
+        property("allow_http", Some("true".into())),
+    ]
+    .into();
+    assert_eq!(shop.pull().await, (2, 0, 0, None));
+    assert_eq!(shop.pull().await, (0, 0, 0, None), "an object is taken once");
+    put("a.csv", format!("{header}{}{}{}", row("L1"), row("L2"), row("L3")));
+    put("c.csv", format!("{header}{}\"", row("L4")));
+    let error = shop.pull().await.3.expect("one is broken");
+    assert!(error.starts_with("2026/c.csv: line 3: "), "{error}");
+    drop(server);
+    let error = shop.pull().await.3.expect("nobody is there");
+    assert!(error.starts_with("could not list the objects: "), "{error}");
+    shop.land().await;
+    shop.check(
+        "SELECT leave_id FROM leave ORDER BY 1",
+        expect![[r#"
+        L1
+        L2
+        L3
+    "#]],
+    )
+    .await;
 }

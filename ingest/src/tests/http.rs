@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arrow::array::AsArray;
 use campus::platform::{Fault, Platform};
 use expect_test::{Expect, expect};
 use schemas::Sensitive;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{Shop, poll_until, settings};
 use crate::connector::Connector;
-use crate::extract::source::{self, Worker};
+use crate::extract::source::{self, Span, Worker};
 
 const API: &str = r#"
 title = "leave requests of an open platform"
@@ -148,6 +149,38 @@ async fn a_time_of_change_stays_the_same_through_one_pull() {
     "#]],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_of_the_past_comes_once_more() {
+    let mut told = String::new();
+    for keys in [BY_TIME, BY_ID] {
+        let (shop, platform) = shop(keys, "", None).await;
+        let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
+        let worker = Worker::alone(&settings(shop.folder.path()), Handle::current());
+        let of_source = shop.source.clone();
+        let pulled = tokio::task::spawn_blocking(move || {
+            let mut ids = Vec::new();
+            let span = Span { from: "2026-11-01 08:02:00", to: "2026-11-01 08:04:00", after: &[] };
+            let mut source = source::connect(&connector, &of_source, &worker).expect("connects");
+            let outcome = source.pull_span(&connector.tables[0], &span, &mut |batch, _| {
+                let column = batch.column_by_name("WID").expect("a column").as_string::<i32>().clone();
+                ids.extend(column.iter().flatten().map(str::to_string));
+                Ok(())
+            });
+            format!("{} {:?}", ids.join(" "), outcome.err().map(|error| error.to_string()))
+        });
+        told += &format!("{}\n{}\n", pulled.await.expect("runs"), platform.asked().join("\n"));
+    }
+    expect![[r#"
+        2 3 None
+        leaves?page=1&since=2026-11-01 08:02:00
+        leaves?page=2&since=2026-11-01 08:02:00
+        leaves?page=3&since=2026-11-01 08:02:00
+         Some("/v1/leaves: only a table with `since` can be asked for a span")
+
+    "#]]
+    .assert_eq(&told);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use topic::{Log, Message};
 use super::{Shop, settings};
 use crate::connector::Connector;
 use crate::error::Error;
-use crate::extract::source::{self, Worker};
+use crate::extract::source::{self, Span, Worker};
 
 const TABLE: &str = r#"
 title = "leave requests on a topic"
@@ -182,6 +182,34 @@ async fn a_pull_that_is_killed_goes_on_from_its_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_span_is_that_of_the_records_timestamps() {
+    let Some((shop, cluster, topic)) = shop("json", 1) else { return };
+    let records = (0..9).map(|at| (format!("L{at}"), leave(&format!("L{at}"), "2026-11-03"))).collect::<Vec<_>>();
+    put(&*cluster, &topic, &records.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>());
+    let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("a right connector");
+    let worker = Worker::alone(&settings(shop.folder.path()), tokio::runtime::Handle::current());
+    let of_source = shop.source.clone();
+    let pulled = tokio::task::spawn_blocking(move || {
+        let mut rows = 0;
+        // `put` begins at 2026-11-18T11:06:40 and adds a millisecond a record.
+        let (from, to) = ("2026-11-18T19:06:40.002+08:00", "2026-11-18T11:06:40.005Z");
+        let mut source = source::connect(&connector, &of_source, &worker).expect("right settings");
+        let mut pull = |from| {
+            let span = Span { from, to, after: &[] };
+            source.pull_span(&connector.tables[0], &span, &mut |batch, _| {
+                rows += batch.num_rows();
+                Ok(())
+            })
+        };
+        let told = [from, "yesterday"].map(|from| pull(from).err().map(|error| error.to_string()));
+        (rows, told)
+    });
+    let (rows, told) = pulled.await.expect("reads");
+    let refused = "`yesterday` is no time such as 2026-09-01T00:00:00+08:00".to_string();
+    assert_eq!((rows, told), (3, [None, Some(refused)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_or_topic_that_is_not_as_said_is_told() {
     let Some((mut shop, cluster, topic)) = shop("json", 1) else { return };
     put(&*cluster, &topic, &[("L1", &leave("L1", "2026-11-03"))]);
@@ -199,4 +227,122 @@ async fn a_cluster_or_topic_that_is_not_as_said_is_told() {
         TOPIC/0 holds the offsets 0 to 1, not 5, the next: records were removed unread, or the topic was made anew. Set `out_of_range = "earliest"` of this table to go on with what is there
         topic no.such.topic does not exist
         properties."acks" is set by Quad: its guarantees rest on it"#]].assert_eq(&told);
+}
+
+/// A registry as tests need it: its schemas by id, and how often it was asked.
+async fn registry(schemas: Vec<(u32, String)>) -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let (schemas, count) = (Arc::new(schemas), asked.clone());
+    let answer = move |axum::extract::Path(id): axum::extract::Path<u32>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let found = schemas.iter().find(|(known, _)| *known == id);
+        let body = found.map(|(_, schema)| axum::Json(serde_json::json!({ "schema": schema })));
+        async move { body.ok_or(axum::http::StatusCode::NOT_FOUND) }
+    };
+    let router = axum::Router::new().route("/schemas/ids/{id}", axum::routing::get(answer));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+    let url = format!("http://{}/", listener.local_addr().expect("is bound"));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (url, asked)
+}
+
+/// The zero, the id, and the parts of an Avro body: texts with their length, and bytes as they are.
+fn avro(id: u32, parts: &[Result<&str, &[u8]>]) -> Vec<u8> {
+    let mut bytes = vec![0];
+    bytes.extend(id.to_be_bytes());
+    for part in parts {
+        match part {
+            Ok(text) => {
+                bytes.push(u8::try_from(text.len() * 2).expect("a short text"));
+                bytes.extend(text.as_bytes());
+            }
+            Err(raw) => bytes.extend(*raw),
+        }
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_in_avro_are_read_by_the_schemas_of_a_registry() {
+    let Some((mut shop, cluster, topic)) = shop("debezium", 1) else { return };
+    let row = r#"{"type":"record","name":"Value","fields":[{"name":"id","type":"string"},
+        {"name":"who","type":{"type":"record","name":"Who","fields":[{"name":"no","type":"string"}]}},
+        {"name":"to","type":["null","string"],"default":null},
+        {"name":"sum","type":{"type":"bytes","logicalType":"decimal","precision":30,"scale":2}}NEW]}"#;
+    let envelope = |new: &str| {
+        let row = row.replace("NEW", new);
+        format!(
+            r#"{{"type":"record","name":"Envelope","fields":[{{"name":"before","type":["null",{row}],"default":null}},
+            {{"name":"after","type":["null","Value"],"default":null}},{{"name":"op","type":"string"}},
+            {{"name":"ts_ms","type":["null","long"],"default":null}}]}}"#
+        )
+    };
+    let key = r#"{"type":"record","name":"Key","fields":[{"name":"id","type":"string"}]}"#;
+    let (url, asked) = registry(vec![
+        (1, key.to_string()),
+        (2, envelope("")),
+        (3, envelope(r#",{"name":"new","type":["null","string"],"default":null}"#)),
+    ])
+    .await;
+    let file = shop.path("connectors/leaves/connector.toml");
+    let connector = std::fs::read_to_string(&file).expect("reads");
+    let connector = connector.replace("topic =", "encoding = \"avro\"\ntopic =") + "SJJE = \"/sum\"";
+    std::fs::write(&file, connector).expect("writes");
+    let mapping = MAPPING.replace("'approved'", "CASE WHEN \"SJJE\" = '123456789012345678.90' THEN 'approved' END");
+    std::fs::write(shop.path("connectors/leaves/leave_request.sql"), mapping).expect("writes");
+    let refused = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads").check_source(
+        "oa",
+        &shop.source,
+        &settings(shop.folder.path()),
+        chrono_tz::Tz::UTC,
+    );
+    assert!(refused.expect_err("has no registry").message.contains("needs `registry`"));
+    shop.source.registry = Some(url);
+
+    let number = 12_345_678_901_234_567_890_i128.to_be_bytes();
+    let sum: &[u8] = &[&[18], &number[7..]].concat();
+    let l1: [Result<&str, &[u8]>; 5] = [Ok("L1"), Ok("0026"), Err(&[2]), Ok("2026-11-03"), Err(sum)];
+    let values = [
+        avro(2, &[&[Err(&[0, 2][..])], &l1[..], &[Ok("c"), Err(&[0])]].concat()),
+        avro(3, &[&[Err(&[0, 2][..])], &l1[..], &[Err(&[2]), Ok("more"), Ok("u"), Err(&[0])]].concat()),
+        avro(2, &[&[Err(&[2][..])], &l1[..], &[Err(&[0]), Ok("d"), Err(&[0])]].concat()),
+        Vec::new(),
+        avro(9, &[Ok("x")]),
+        avro(2, &[Err(&[0, 2, 4, b'L'])]),
+        b"{}".to_vec(),
+    ];
+    let message = |(at, value): (usize, Vec<u8>)| Message {
+        key: avro(1, &[Ok("L1")]).into(),
+        value: value.into(),
+        timestamp_ms: 1_795_000_000_000 + at as i64,
+    };
+    cluster.append(&topic, values.into_iter().enumerate().map(message).collect()).expect("appends");
+    assert_eq!(shop.pull().await, (3, 3, 0, None));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "each schema is asked for once");
+    shop.land().await;
+    shop.check(
+        "SELECT leave_id, end_at, op, approval_status FROM leave ORDER BY kafka_offset",
+        expect![[r#"
+        L1 2026-11-03T15:59:59Z I approved
+        L1 2026-11-03T15:59:59Z U approved
+        L1 2026-11-03T15:59:59Z D approved
+    "#]],
+    )
+    .await;
+    shop.check(
+        "SELECT rule, message FROM letter ORDER BY message",
+        expect![[r#"
+        format no Avro record of a registry: it does not begin with 0 and a schema's id
+        format not as schema 2 says: it is longer or shorter
+        format schema 9: the registry does not know it
+    "#]],
+    )
+    .await;
+
+    shop.source.registry = Some("http://127.0.0.1:9".into());
+    let message = Message { key: "".into(), value: avro(2, &[]).into(), timestamp_ms: 0 };
+    cluster.append(&topic, vec![message]).expect("appends");
+    let (records, letters, _, error) = shop.pull().await;
+    let error = error.expect("nobody is there");
+    assert!((records, letters) == (0, 0) && error.starts_with("the schema registry http://127.0.0.1:9: "), "{error}");
 }

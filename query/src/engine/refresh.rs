@@ -8,7 +8,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
 use datafusion::physical_plan::collect;
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt};
 use schemas::Contract;
 use schemas::record::timestamp_type;
 
@@ -17,6 +17,9 @@ use crate::error::Error;
 use crate::identity::{self, Facts, Index, facts};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, TableVersion};
+
+/// Tables that are opened at a time: each may be a handful of requests to an object store.
+const LOOKS_CONCURRENT_MAX: usize = 8;
 
 impl Engine {
     /// Looks for new versions and, if there are any, answers from them from now on. True when there were.
@@ -30,7 +33,8 @@ impl Engine {
             let known = old.tables.get(&name).map(|table| table.version);
             Ok(source.newer(contract, known).await?.map(|version| (name, version)))
         };
-        let found = try_join_all(self.contracts.iter().map(look)).await?;
+        let looked = futures::stream::iter(self.contracts.iter().map(look)).buffered(LOOKS_CONCURRENT_MAX);
+        let found: Vec<_> = looked.try_collect().await?;
         let changed: HashMap<String, TableVersion> = found.into_iter().flatten().collect();
         if changed.is_empty() {
             self.watch.refreshed(&changed);

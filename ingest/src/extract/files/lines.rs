@@ -6,8 +6,6 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
-use serde_json::Value;
-
 use super::rows::Rows;
 use super::{Found, RECORD_BYTES_MAX, Table};
 use crate::error::Error;
@@ -30,7 +28,7 @@ pub(super) fn read(file: &Found, declared: &Table, rows: &mut Rows<'_>) -> Resul
         if text.is_empty() {
             continue;
         }
-        let record: Value = serde_json::from_slice(text).map_err(|error| {
+        let record = records::parse(text).map_err(|error| {
             rows.wrong(number, format!("not JSON, at column {}: is the file whole?", error.column()))
         })?;
         count += 1;

@@ -275,7 +275,7 @@ async fn exchange(path: &str, builder: RequestBuilder, bytes_max: usize) -> Resu
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|error| match error.is_eof() {
+    records::parse(&body).map_err(|error| match error.is_eof() {
         true => Failed::Again(Error::source(format!("{path}: half an answer: its JSON does not end")), None),
         false => Failed::For(Error::source(format!("{path}: the answer is not JSON, at column {}", error.column()))),
     })

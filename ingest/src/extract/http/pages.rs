@@ -7,14 +7,16 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Table;
 use crate::connector::Pull;
 use crate::error::Error;
-use crate::extract::overlap::earlier;
+use crate::extract::overlap::{earlier, is_ahead};
 use crate::extract::records;
+use crate::extract::source::{Span, Worker};
 
 /// How an interface is paged, and what tells new records from old ones.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,6 +61,12 @@ fn first_page_default() -> u64 {
 const PLACEHOLDERS: [&str; 4] = ["{page}", "{next}", "{id}", "{since}"];
 
 impl Pages {
+    /// Whether a record changed within a span, both ends in the format of its times.
+    pub(super) fn is_within(&self, record: &Value, span: &Span<'_>) -> bool {
+        let time = self.since.as_ref().and_then(|pointer| records::text(record.pointer(pointer)?));
+        time.is_some_and(|time| !is_later(span.from, &time) && is_later(span.to, &time))
+    }
+
     /// Whether the keys belong together, and every placeholder that is needed is in `templates`.
     pub(super) fn check(&self, pull: &Pull, templates: &[String]) -> Result<(), String> {
         let (placeholder, key) = match self.pages {
@@ -103,6 +111,7 @@ pub(super) struct Request {
 /// One pull on its way through the pages.
 pub(super) struct Walk<'a> {
     table: &'a Table,
+    worker: &'a Worker,
     is_cursor: bool,
     page: u64,
     next: Option<String>,
@@ -115,12 +124,13 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(table: &'a Table, pull: &Pull, after: &[String]) -> Self {
+    pub(super) fn new(table: &'a Table, pull: &Pull, after: &[String], worker: &'a Worker) -> Self {
         let pages = &table.pages;
         let is_cursor = *pull == Pull::Cursor;
         let saved = after.first().filter(|_| is_cursor).cloned();
         let mut walk = Self {
             table,
+            worker,
             is_cursor,
             page: pages.first_page,
             next: None,
@@ -141,6 +151,17 @@ impl<'a> Walk<'a> {
         walk
     }
 
+    /// One that asks for what changed since `from`.
+    ///
+    /// # Errors
+    /// `Settings` when the interface cannot be asked so.
+    pub(super) fn over(table: &'a Table, from: &str, worker: &'a Worker) -> Result<Self, Error> {
+        if table.pages.since.is_none() {
+            return Err(Error::settings(format!("{}: only a table with `since` can be asked for a span", table.path)));
+        }
+        Ok(Self { since: Some(from.to_string()), ..Self::new(table, &Pull::Cursor, &[], worker) })
+    }
+
     /// What to ask next.
     pub(super) fn request(&self) -> Request {
         let query = self.table.query.iter();
@@ -159,7 +180,10 @@ impl<'a> Walk<'a> {
             return Err(wrong("the same page comes again: the interface does not understand how it is asked"));
         }
         if let Some(pointer) = &pages.since {
-            for time in records.iter().filter_map(|record| records::text(record.pointer(pointer)?)) {
+            let now = Utc::now();
+            let times = records.iter().filter_map(|record| records::text(record.pointer(pointer)?));
+            // A clock that is ahead must not hide what clocks that are right will write.
+            for time in times.filter(|time| !is_ahead(time, now, self.worker.timezone)) {
                 if self.newest.as_ref().is_none_or(|newest| is_later(&time, newest)) {
                     self.newest = Some(time);
                 }

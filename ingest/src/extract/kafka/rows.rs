@@ -9,6 +9,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value};
 use topic::Record;
 
+use super::avro::Registry;
 use super::{Format, Table};
 use crate::error::Error;
 use crate::extract::source::Limits;
@@ -29,39 +30,56 @@ struct Change {
 /// Collects the rows of a batch.
 pub(super) struct Rows<'a> {
     declared: &'a Table,
+    /// For Avro.
+    registry: Option<&'a mut Registry>,
     text_bytes_max: usize,
     rows: rows::Rows,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(declared: &'a Table, limits: Limits) -> Self {
+    pub(super) fn new(declared: &'a Table, registry: Option<&'a mut Registry>, limits: Limits) -> Self {
         let rows = rows::Rows::new(declared.columns(), limits);
-        Self { declared, text_bytes_max: limits.text_bytes_max, rows }
+        Self { declared, registry, text_bytes_max: limits.text_bytes_max, rows }
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.rows.is_full()
     }
 
-    pub(super) fn push(&mut self, record: &Record<'_>) {
-        let read = match self.declared.format {
-            Format::Json => json(record.value).map(Some),
-            Format::Debezium => debezium(record.value),
+    /// Takes a record, whatever it holds.
+    ///
+    /// # Errors
+    /// `Source` when the registry of its schema does not answer.
+    pub(super) fn push(&mut self, record: &Record<'_>) -> Result<(), Error> {
+        let object = match record.value {
+            [] => Ok(None),
+            value => self.object(value)?.map(Some),
         };
+        let read = object.and_then(|object| match (self.declared.format, object) {
+            (Format::Json, None) => Ok(Some(Change { op: Some("D"), row: Value::Null, timestamp_ms: None })),
+            (Format::Json, Some(row)) => Ok(Some(Change { op: None, row: Value::Object(row), timestamp_ms: None })),
+            // A tombstone, behind the delete that has said it.
+            (Format::Debezium, None) => Ok(None),
+            (Format::Debezium, Some(envelope)) => debezium(envelope),
+        });
         let read = read.and_then(|change| match change {
             Some(change) => self.cells(&change.row).map(|cells| Some((cells, change.op, change.timestamp_ms))),
             None => Ok(None),
         });
         let (cells, op, timestamp_ms, error) = match read {
-            Ok(None) => return,
+            Ok(None) => return Ok(()),
             Ok(Some((cells, op, timestamp_ms))) => (cells, op, timestamp_ms, None),
             Err(error) => (vec![None; self.declared.input.len()], None, None, Some(error)),
         };
         let timestamp_ms = Some(timestamp_ms.unwrap_or(record.timestamp_ms)).filter(|known| *known > 0);
         let timestamp = timestamp_ms.and_then(DateTime::from_timestamp_millis);
+        let key = match (&mut self.registry, record.key) {
+            (Some(registry), [0, ..]) => registry.read(record.key)?.ok().map(|key| Value::Object(key).to_string()),
+            (_, key) => Some(rows::begin(key, self.text_bytes_max)).filter(|key| !key.is_empty()),
+        };
         let meta = [
             error.clone(),
-            Some(rows::begin(record.key, self.text_bytes_max)).filter(|key| !key.is_empty()),
+            key,
             Some(record.offset.to_string()),
             op.map(str::to_string),
             Some(record.partition.to_string()),
@@ -69,6 +87,15 @@ impl<'a> Rows<'a> {
             error.map(|_| rows::begin(record.value, self.text_bytes_max)),
         ];
         self.rows.push(cells.into_iter().chain(meta));
+        Ok(())
+    }
+
+    /// The object that a value is, or what else it is.
+    fn object(&mut self, value: &[u8]) -> Result<Result<Map<String, Value>, String>, Error> {
+        match &mut self.registry {
+            Some(registry) => registry.read(value),
+            None => Ok(object(value)),
+        }
     }
 
     fn cells(&self, row: &Value) -> Result<Vec<Option<String>>, String> {
@@ -86,19 +113,10 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn json(value: &[u8]) -> Result<Change, String> {
-    if value.is_empty() {
-        return Ok(Change { op: Some("D"), row: Value::Null, timestamp_ms: None });
-    }
-    Ok(Change { op: None, row: Value::Object(object(value)?), timestamp_ms: None })
 }
 
 /// The change of an envelope; none for a tombstone.
-fn debezium(value: &[u8]) -> Result<Option<Change>, String> {
-    if value.is_empty() {
-        return Ok(None);
-    }
-    let mut envelope = object(value)?;
+fn debezium(mut envelope: Map<String, Value>) -> Result<Option<Change>, String> {
     if envelope.contains_key("schema") && envelope.contains_key("payload") {
         envelope = match envelope.remove("payload") {
             Some(Value::Object(payload)) => payload,

@@ -145,8 +145,8 @@ fn pulled(campus: &Campus, databases: &Databases, runtime: &tokio::runtime::Runt
     for (name, connection) in sources {
         let connector = load(name)?;
         let surroundings = surroundings(&connector);
-        let limits = Limits { rows_max: 1000, text_bytes_max: 4096 };
-        let mut source = SqlSource::connect(&settings(name, connection), limits)?;
+        let worker = Worker::of(Limits { rows_max: 1000, text_bytes_max: 4096 }, runtime.handle().clone());
+        let mut source = SqlSource::connect(&settings(name, connection), &worker)?;
         let mut tables = Vec::new();
         for table in &connector.tables {
             let mut taken = Table::new(&connector, table, &surroundings)?;
