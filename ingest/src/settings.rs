@@ -55,8 +55,9 @@ pub struct Admins {
 pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
-    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder, or `s3://<bucket>/<prefix>`. `http`: the URL that
-    /// the connector's paths are below. `kafka`: the brokers, `HOST:PORT` separated by commas.
+    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder, or
+    /// `s3://<bucket>/<prefix>`. `http`: the URL that the connector's paths are below. `kafka`: the brokers, `HOST:PORT`
+    /// separated by commas.
     #[serde(default)]
     pub connection: Option<String>,
     /// `http`: the id of the client that asks for a token. `kafka`: the name for SASL. `files` in a bucket: the access key.
