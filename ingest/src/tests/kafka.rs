@@ -262,21 +262,33 @@ fn avro(id: u32, parts: &[Result<&str, &[u8]>]) -> Vec<u8> {
     bytes
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn changes_in_avro_are_read_by_the_schemas_of_a_registry() {
-    let Some((mut shop, cluster, topic)) = shop("debezium", 1) else { return };
+/// Debezium's envelope of a leave with a decimal, `new` being more fields.
+fn envelope(new: &str) -> String {
     let row = r#"{"type":"record","name":"Value","fields":[{"name":"id","type":"string"},
         {"name":"who","type":{"type":"record","name":"Who","fields":[{"name":"no","type":"string"}]}},
         {"name":"to","type":["null","string"],"default":null},
         {"name":"sum","type":{"type":"bytes","logicalType":"decimal","precision":30,"scale":2}}NEW]}"#;
-    let envelope = |new: &str| {
-        let row = row.replace("NEW", new);
-        format!(
-            r#"{{"type":"record","name":"Envelope","fields":[{{"name":"before","type":["null",{row}],"default":null}},
-            {{"name":"after","type":["null","Value"],"default":null}},{{"name":"op","type":"string"}},
-            {{"name":"ts_ms","type":["null","long"],"default":null}}]}}"#
-        )
-    };
+    let row = row.replace("NEW", new);
+    format!(
+        r#"{{"type":"record","name":"Envelope","fields":[{{"name":"before","type":["null",{row}],"default":null}},
+        {{"name":"after","type":["null","Value"],"default":null}},{{"name":"op","type":"string"}},
+        {{"name":"ts_ms","type":["null","long"],"default":null}}]}}"#
+    )
+}
+
+/// The connector for such a topic; only a leave with all digits of its decimal is approved.
+fn in_avro(shop: &Shop) {
+    let file = shop.path("connectors/leaves/connector.toml");
+    let connector = std::fs::read_to_string(&file).expect("reads");
+    let connector = connector.replace("topic =", "encoding = \"avro\"\ntopic =") + "SJJE = \"/sum\"";
+    std::fs::write(&file, connector).expect("writes");
+    let mapping = MAPPING.replace("'approved'", "CASE WHEN \"SJJE\" = '123456789012345678.90' THEN 'approved' END");
+    std::fs::write(shop.path("connectors/leaves/leave_request.sql"), mapping).expect("writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_in_avro_are_read_by_the_schemas_of_a_registry() {
+    let Some((mut shop, cluster, topic)) = shop("debezium", 1) else { return };
     let key = r#"{"type":"record","name":"Key","fields":[{"name":"id","type":"string"}]}"#;
     let (url, asked) = registry(vec![
         (1, key.to_string()),
@@ -284,12 +296,7 @@ async fn changes_in_avro_are_read_by_the_schemas_of_a_registry() {
         (3, envelope(r#",{"name":"new","type":["null","string"],"default":null}"#)),
     ])
     .await;
-    let file = shop.path("connectors/leaves/connector.toml");
-    let connector = std::fs::read_to_string(&file).expect("reads");
-    let connector = connector.replace("topic =", "encoding = \"avro\"\ntopic =") + "SJJE = \"/sum\"";
-    std::fs::write(&file, connector).expect("writes");
-    let mapping = MAPPING.replace("'approved'", "CASE WHEN \"SJJE\" = '123456789012345678.90' THEN 'approved' END");
-    std::fs::write(shop.path("connectors/leaves/leave_request.sql"), mapping).expect("writes");
+    in_avro(&shop);
     let refused = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads").check_source(
         "oa",
         &shop.source,

@@ -113,8 +113,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-}
-
 /// The change of an envelope; none for a tombstone.
 fn debezium(mut envelope: Map<String, Value>) -> Result<Option<Change>, String> {
     if envelope.contains_key("schema") && envelope.contains_key("payload") {
