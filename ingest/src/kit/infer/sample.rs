@@ -46,7 +46,7 @@ fn unknown(spec: Spec, contracts: &Contracts) -> Result<TableMapping, Error> {
 
 fn connector(kind: Kind) -> Connector {
     let (http, code_maps) = (http::Api::default(), BTreeMap::new());
-    Connector { name: "sample".into(), title: String::new(), kind, sensitive: vec![], http, tables: vec![], code_maps }
+    Connector { name: "sample".into(), title: String::new(), kind, sensitive: vec![], http, singer: None, tables: vec![], code_maps }
 }
 
 /// A table of a database.
@@ -60,7 +60,7 @@ pub fn of_table(
     contracts: &Contracts,
     worker: &Worker,
 ) -> Result<Sample, Error> {
-    let declared = sql::Table { query: format!("SELECT * FROM {table}"), cursor: vec![], overlap_s: 0 };
+    let declared = sql::Table { query: format!("SELECT * FROM {table}"), cursor: vec![], overlap_s: 0, twins: false };
     let mut source = source::connect(&connector(Kind::Sql), settings, worker)?;
     let rows = preview::pulled(source.as_mut(), &unknown(Spec::Sql(declared), contracts)?, rows_max)?;
     let columns: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
