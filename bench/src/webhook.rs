@@ -96,7 +96,7 @@ fn body(numbers: std::ops::Range<usize>) -> String {
             "eventId": format!("BENCH-{number:010}"), "eventType": 198_914, "happenTime": time,
             "srcIndex": format!("door-{door:04}"), "srcName": format!("D{}-{door} [进门]", door % 9), "srcType": "door", "status": 0,
             "data": {
-                "ExtEventCardNo": format!("{:010}", number * 7919 % 20_000), "ExtEventDoorID": door, "ExtEventInOut": number % 2,
+                "ExtEventCardNo": (1_000_000_000 + number * 7919 % 20_000).to_string(), "ExtEventDoorID": door, "ExtEventInOut": number % 2,
                 "ExtEventPersonNo": format!("2024{:06}", number % 20_000), "ExtEventReaderKind": 1, "ExtReceiveTime": time,
                 "Seq": number, "UserType": 0,
             },
