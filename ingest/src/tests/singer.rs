@@ -126,7 +126,19 @@ async fn tap_postgres_brings_what_is_new_and_as_a_snapshot_what_is_gone() {
     );
     sql(&postgres, &format!("DROP SCHEMA {name} CASCADE"));
     shop.land().await;
-    shop.check(LEAVES, expect![[r#""#]]).await;
+    shop.check(
+        LEAVES,
+        expect![[r#"
+        L1 0026 2026-11-03T15:59:59Z I
+        L1 0026 2026-11-03T15:59:59Z I
+        L2 0026 2026-11-04T15:59:59Z I
+        L2 0026 2026-11-04T15:59:59Z I
+        L2   D
+        L3 0026 2026-11-05T15:59:59Z I
+        L4 0026 2026-11-06T15:59:59Z I
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,11 +238,11 @@ async fn what_a_tap_does_wrong_is_told_and_what_came_whole_before_is_taken() {
             "schema; record L1 \",\\\"changed\\\":\\\"$(head -c 300 /dev/zero | tr '\\0' x)\\\"\"; record L2",
         ],
         expect![[r#"
-            0 0 tap-own ended with exit status: 3 after KeyError; what it said is in the log with "ingest::extract::singer=debug" in log.filter
-            0 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
-            0 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
-            0 0 line 3 of tap-own did not come within 1 s: the tap hangs, or `timeout_s` of `[singer]` is too short
-            0 0 line 3 of tap-own is longer than 16777216 bytes
+            1 0 tap-own ended with exit status: 3 after KeyError; what it said is in the log with "ingest::extract::singer=debug" in log.filter
+            1 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
+            1 0 line 3 of tap-own is no whole JSON object: only Singer messages belong on the standard output
+            1 0 line 3 of tap-own did not come within 1 s: the tap hangs, or `timeout_s` of `[singer]` is too short
+            1 0 line 3 of tap-own is longer than 16777216 bytes
             0 0 line 2 of tap-own is a BATCH, records in files, which are not read: take `batch_config` out of the tap's config
             0 0 line 2 of tap-own is no RECORD, SCHEMA, STATE or ACTIVATE_VERSION of a stream
             0 0 line 1 of tap-own is a RECORD before the SCHEMA of its stream
@@ -260,7 +272,16 @@ async fn a_state_counts_once_the_records_before_it_are_in_the_log() {
     assert_eq!(cursor(), ["{\"at\":4}"]);
     assert_eq!(std::fs::read_to_string(shop.path("given")).expect("was given"), "{\"at\":2}");
     shop.land().await;
-    shop.check(LEAVES, expect![[r#""#]]).await;
+    shop.check(
+        LEAVES,
+        expect![[r#"
+        L1 0026 2026-11-03T15:59:59Z I
+        L1 0026 2026-11-03T15:59:59Z D
+        L2 0026 2026-11-03T15:59:59Z I
+        L3 0026 2026-11-03T15:59:59Z I
+    "#]],
+    )
+    .await;
 }
 
 fn shop_cursor(shop: &Shop) -> Vec<String> {
