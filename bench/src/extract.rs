@@ -85,8 +85,8 @@ pub fn run(args: &Args) -> Result<()> {
     println!("{} rounds in turns", args.rounds);
     println!("median rate (lowest to highest), ratio to the first, processor time a row, peak memory");
     for odbc in &args.odbc {
-        let driver = odbc.split(';').next().unwrap_or_default();
-        println!("\nlogistics.card_txn by {driver}, {} rows of 13 columns", args.rows);
+        let by = odbc.split(';').next().unwrap_or_default();
+        println!("\nlogistics.card_txn by {by}, {} rows of 13 columns", args.rows);
         fill(odbc, args.rows)?;
         bench.connector("card_txn", CONNECTOR)?;
         let statement = "SELECT * FROM (SELECT JYLSH, ZDJH, KH, KXL, JYLX, JYJE, JYYE, LJYKCS, JYRQ, JYSJ, SHDM, SHLB, RZSJ \

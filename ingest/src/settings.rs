@@ -96,7 +96,7 @@ pub struct SourceSettings {
     /// `sql`: rows taken a second and connection; as many as come when left out.
     #[serde(default)]
     pub rows_per_s_max: Option<u32>,
-    /// `sql`: seconds without an answer or a row after which a pull is given up.
+    /// `sql`: seconds without an answer or a row after which a pull is given up. `files` in a bucket: for one object.
     #[serde(default = "timeout_s_default")]
     pub timeout_s: u64,
     /// `webhook`: SHA-256 of the bearer token, in hex.

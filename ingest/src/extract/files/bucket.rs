@@ -5,17 +5,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use glob::Pattern;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::{GetOptions, ObjectStore};
+use object_store::{ClientOptions, GetOptions, ObjectStore, RetryConfig};
 use tempfile::TempPath;
 
 use super::{FILES_MAX, Found, MATCH};
 use crate::error::Error;
 use crate::extract::source::Worker;
 use crate::settings::SourceSettings;
+
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A bucket, or what of it is below a prefix.
 pub(super) struct Bucket {
@@ -30,7 +33,10 @@ impl Bucket {
     pub(super) fn open(rest: &str, settings: &SourceSettings, worker: &Worker) -> Result<Self, Error> {
         let wrong = |error: object_store::Error| Error::settings(format!("object storage: {error}"));
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let mut builder = AmazonS3Builder::new().with_bucket_name(bucket);
+        let client = ClientOptions::new().with_timeout(Duration::from_secs(settings.timeout_s));
+        // Extract itself tries again.
+        let retry = RetryConfig { max_retries: 2, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+        let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_client_options(client).with_retry(retry);
         for (name, value) in &settings.properties {
             let key = name.parse::<AmazonS3ConfigKey>().map_err(wrong)?;
             builder = builder.with_config(key, value.expose());

@@ -239,7 +239,7 @@ mod tests {
     fn a_missing_driver_names_its_package() {
         let secret = Sensitive::new("secret".to_string());
         let string = "Driver=PostgreSQL Nowhere;Server=127.0.0.1";
-        let error = connect(string, Some(&secret), LIMITS, Duration::from_secs(1)).err().expect("no such driver");
+        let error = connect(string, Some(&secret), LIMITS, Duration::from_secs(1)).expect_err("no such driver");
         expect!["the ODBC driver `postgresql nowhere` is not installed: apt install odbc-postgresql"]
             .assert_eq(&error.to_string());
     }
