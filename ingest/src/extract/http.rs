@@ -153,7 +153,7 @@ impl HttpSource {
     /// As [`Source::pull`].
     pub fn answer(&mut self, table: &TableMapping) -> Result<Value, Error> {
         let declared = Table::of(table)?;
-        self.client.ask(&Walk::new(declared, &table.pull, &[]).request())
+        self.client.ask(&Walk::new(declared, &table.pull, &[], &self.worker).request())
     }
 
     /// Makes the client; the first request connects.

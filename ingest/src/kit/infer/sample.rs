@@ -46,7 +46,16 @@ fn unknown(spec: Spec, contracts: &Contracts) -> Result<TableMapping, Error> {
 
 fn connector(kind: Kind) -> Connector {
     let (http, code_maps) = (http::Api::default(), BTreeMap::new());
-    Connector { name: "sample".into(), title: String::new(), kind, sensitive: vec![], http, singer: None, tables: vec![], code_maps }
+    Connector {
+        name: "sample".into(),
+        title: String::new(),
+        kind,
+        sensitive: vec![],
+        http,
+        singer: None,
+        tables: vec![],
+        code_maps,
+    }
 }
 
 /// A table of a database.
