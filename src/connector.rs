@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use arrow::array::RecordBatch;
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
-use ingest::connector::Kind;
+use ingest::connector::{Kind, TableMapping};
 use ingest::extract::source::{self, Source, Worker};
 use ingest::kit::preview::{self, Preview};
 use ingest::kit::rehearsal::Rehearsal;
@@ -147,6 +147,9 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How rows of a table are asked for, at most so many.
+type Ask = fn(&mut dyn Source, &TableMapping, usize) -> Result<RecordBatch, ingest::Error>;
+
 /// What is looked at: a source and its connector.
 struct Target {
     id: String,
@@ -186,11 +189,11 @@ impl Target {
         Ok(source::connect(&self.connector, &self.settings, worker)?)
     }
 
-    /// The first rows of each table, asked of the source. Blocks.
-    fn pulled(&self, settings: &Settings, worker: &Worker, rows: usize) -> Result<Vec<Result<RecordBatch>>> {
+    /// Rows of each table, asked of the source by `ask`. Blocks.
+    fn pulled(&self, settings: &Settings, worker: &Worker, rows: usize, ask: Ask) -> Result<Vec<Result<RecordBatch>>> {
         let mut source = self.connect(settings, worker)?;
         let tables = self.connector.tables.iter();
-        let pull = |table| preview::pulled(source.as_mut(), table, rows).map_err(anyhow::Error::from);
+        let pull = |table| ask(source.as_mut(), table, rows).map_err(anyhow::Error::from);
         Ok(tables.map(pull).collect())
     }
 
@@ -217,7 +220,7 @@ async fn show(settings: &Settings, args: &PreviewArgs) -> Result<ExitCode> {
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
     let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
     let inputs = match target.connector.kind.is_pulled() {
-        true => tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into()))?,
+        true => tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into(), preview::sampled))?,
         false => target.pushed(args)?,
     };
     let (mut documents, mut all_well) = (Vec::new(), true);

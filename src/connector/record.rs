@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use ingest::extract::source::Worker;
+use ingest::kit::preview;
 use ingest::kit::pseudonym::Pseudonyms;
 use ingest::kit::recording;
 use ingest::kit::rehearsal::Rehearsal;
@@ -46,7 +47,7 @@ pub(super) async fn run(settings: &Settings, args: &RecordArgs) -> Result<ExitCo
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
     let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
-    let inputs = tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into()))?;
+    let inputs = tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into(), preview::pulled))?;
     for (table, input) in target.connector.tables.iter().zip(inputs) {
         let (connector, input) = (&target.connector, input?);
         let rehearsal = Rehearsal::new(&extract, &target.id, connector, table, settings.timezone)?;

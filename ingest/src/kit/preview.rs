@@ -32,19 +32,26 @@ pub struct Preview {
     pub codes_unknown: Vec<(String, String, u64)>,
 }
 
-/// The first `rows_max` rows of a pulled table, without columns when there are none. It is asked as in a first pull, but a
-/// database in no order: it need not sort a whole table for ten rows.
+/// Some `rows_max` rows of a pulled table: the first, but of a database any, which need not sort a whole table for ten rows.
 ///
 /// # Errors
 /// As [`Source::pull`].
-pub fn pulled(source: &mut dyn Source, table: &TableMapping, rows_max: usize) -> Result<RecordBatch, Error> {
+pub fn sampled(source: &mut dyn Source, table: &TableMapping, rows_max: usize) -> Result<RecordBatch, Error> {
     let mut table = table.clone();
     if matches!(table.spec, Spec::Sql(_)) {
         table.pull = Pull::Snapshot { deletes_share_max: 0.0 };
     }
+    pulled(source, &table, rows_max)
+}
+
+/// The first `rows_max` rows of a pulled table, in their order, without columns when there are none.
+///
+/// # Errors
+/// As [`Source::pull`].
+pub fn pulled(source: &mut dyn Source, table: &TableMapping, rows_max: usize) -> Result<RecordBatch, Error> {
     let mut batches = Vec::new();
     let mut rows = 0;
-    let pulled = source.pull(&table, &[], &mut |batch, _| {
+    let pulled = source.pull(table, &[], &mut |batch, _| {
         rows += batch.num_rows();
         if batch.num_rows() > 0 {
             batches.push(batch);

@@ -71,7 +71,7 @@ pub fn of_table(
 ) -> Result<Sample, Error> {
     let declared = sql::Table { query: format!("SELECT * FROM {table}"), cursor: vec![], overlap_s: 0, twins: false };
     let mut source = source::connect(&connector(Kind::Sql), settings, worker)?;
-    let rows = preview::pulled(source.as_mut(), &unknown(Spec::Sql(declared), contracts)?, rows_max)?;
+    let rows = preview::sampled(source.as_mut(), &unknown(Spec::Sql(declared), contracts)?, rows_max)?;
     let columns: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let connection = "Driver=...;Server=...;Uid=...".to_string();
     Ok(Sample { kind: Kind::Sql, places: columns.clone(), columns, rows, keys: table.to_string(), connection })
@@ -111,7 +111,7 @@ pub fn of_file(
     };
     let columns = names(&places);
     declared.input = columns.iter().cloned().zip(places.iter().cloned()).collect();
-    let rows = preview::pulled(&mut source, &unknown(Spec::Files(declared), contracts)?, rows_max)?;
+    let rows = preview::sampled(&mut source, &unknown(Spec::Files(declared), contracts)?, rows_max)?;
     let header = if header_row > 1 { format!("\nheader_row = {header_row}") } else { String::new() };
     let keys = format!(
         "# Below the folder of the source; a pattern such as \"**/*.csv\" takes further files.\nfiles = {name:?}{header}"
