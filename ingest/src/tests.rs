@@ -29,6 +29,7 @@ use topic::{Log, Message};
 
 use crate::extract::run::Extract;
 use crate::extract::status::State;
+use crate::functions::Surroundings;
 use crate::land::Land;
 use crate::land::rebuild::rebuild;
 use crate::land::reset::reset;
@@ -485,12 +486,7 @@ async fn a_mistake_in_a_mapping_is_told_with_its_file() {
     ] {
         let mut table = connector.tables[0].clone();
         table.mapping_sql = sql.to_string();
-        let surroundings = crate::functions::Surroundings {
-            timezone: Tz::UTC,
-            code_maps: BTreeMap::new(),
-            id_key: None,
-            codes_unknown: Arc::default(),
-        };
+        let surroundings = Surroundings::of(&connector, &settings(shop.folder.path()), Tz::UTC);
         let error = crate::mapping::Mapping::new("leaves", &table, &surroundings).err().expect("a mistake");
         errors.push(error.to_string());
     }

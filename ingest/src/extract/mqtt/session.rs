@@ -167,7 +167,10 @@ impl Session {
             .try_subscribe_many(topics.iter().map(filter))
             .map_err(|error| Error::internal("ask for a subscription", error))?;
         let (give, given) = mpsc::channel(usize::from(WINDOW));
-        worker.block_on(async { tokio::spawn(run(events, give)) })?;
+        // Inside the runtime, which `spawn` needs.
+        worker.block_on(async {
+            tokio::spawn(run(events, give));
+        })?;
         Ok(Self { client, given, is_subscribed: false, topics, broker: broker.clone() })
     }
 
@@ -209,8 +212,8 @@ impl Session {
     /// # Errors
     /// `Source` when that cannot be told: they come again.
     pub(super) fn acknowledge(&self, messages: &Messages<'_>) -> Result<(), Error> {
-        let told = messages.unacknowledged.iter().try_for_each(|publish| self.client.try_ack(publish));
-        told.map_err(|_| self.broker.silent())
+        let tell = |publish| self.client.try_ack(publish).map_err(|_| self.broker.silent());
+        messages.unacknowledged.iter().try_for_each(tell)
     }
 }
 

@@ -79,7 +79,7 @@ impl Campus {
             (1, count(txns, until, |record| terminal(&record.value).offline)),
             (8, count(&self.cards.records, until, |r| lands(r.fate) && r.value.previous.is_some())),
             (9, count(&self.homes.moves, until, |r| r.value.kind != "00" && self.plan.befalls(9, r.value.id))),
-            (10, count(&self.bases, until, |r| self.plan.style(r.value.student) % 3 != 0)),
+            (10, count(&self.bases, until, |r| !self.plan.style(r.value.student).is_multiple_of(3))),
             (11, of_grades(&|_| true)),
             (12, count(txns, until, |record| terminal(&record.value).untyped)),
             (13, of_grades(&|record| lands(record.fate) && !record.value.valid)),
