@@ -134,11 +134,10 @@ pub(super) fn run(settings: &Settings, args: &TestArgs, heard: &Heard) -> Result
 
 /// What was logged is an output too.
 fn watch_log(findings: &mut [Finding], secrets: &[Sensitive<String>], heard: &Heard) {
-    if let Some(finding) = findings.iter_mut().find(|finding| finding.check == "secrets") {
-        if conformance::leaks(secrets, &heard.text()) {
-            finding.outcome = Outcome::Failed;
-            finding.text = "the password stands in a log line of this run".to_string();
-        }
+    let is_heard = conformance::leaks(secrets, &heard.text());
+    for finding in findings.iter_mut().filter(|finding| is_heard && finding.check == "secrets") {
+        finding.outcome = Outcome::Failed;
+        finding.text = "the password stands in a log line of this run".to_string();
     }
 }
 
