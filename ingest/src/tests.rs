@@ -12,7 +12,6 @@ mod singer;
 mod snapshots;
 mod sql;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
