@@ -58,7 +58,9 @@ fn check_counts(stage: Stage, expected: Expect) {
 
 #[test]
 fn the_counts_before_the_day() {
-    check_counts(Stage::Filled, expect![[r#"
+    check_counts(
+        Stage::Filled,
+        expect![[r#"
         academic.attendance 432+0+1 432
         academic.course 546+0+1 546
         academic.course_selection 240+0+1 240
@@ -93,12 +95,15 @@ fn the_counts_before_the_day() {
         second_classroom/activity_participation 159+0+0 159
         service_desk/appeal_case 10+0+1 10
         service_desk/service_transaction 15+0+1 12
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_counts_after_the_day() {
-    check_counts(Stage::DayOver, expect![[r#"
+    check_counts(
+        Stage::DayOver,
+        expect![[r#"
         academic.attendance 480+0+1 480
         academic.course 547+0+1 546
         academic.course_selection 246+0+1 240
@@ -133,7 +138,8 @@ fn the_counts_after_the_day() {
         second_classroom/activity_participation 173+0+1 173
         service_desk/appeal_case 11+0+1 10
         service_desk/service_transaction 17+0+1 12
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

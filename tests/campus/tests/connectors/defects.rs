@@ -235,7 +235,7 @@ fn everything(campus: &Campus, runtime: &tokio::runtime::Runtime) -> Result<Sess
 
 async fn register(context: &SessionContext, name: &str, taken: &Table) -> Result<()> {
     let accepted = concat_batches(&taken.accepted[0].schema(), &taken.accepted)?;
-    context.register_batch(&format!("{name}_accepted"), accepted)?;
+    context.register_batch(format!("{name}_accepted"), accepted)?;
     context.sql(&format!("CREATE VIEW {name} AS SELECT DISTINCT * FROM {name}_accepted")).await?;
     let given = concat_batches(&taken.given[0].schema(), &taken.given)?;
     let order: ArrayRef = Arc::new(Int64Array::from_iter_values(0..given.num_rows() as i64));
@@ -243,7 +243,7 @@ async fn register(context: &SessionContext, name: &str, taken: &Table) -> Result
     let fields = fields.iter().map(|name| Field::new(name, DataType::Utf8, true));
     let fields: Vec<Field> = fields.chain([Field::new("n", DataType::Int64, false)]).collect();
     let columns = given.columns().iter().cloned().chain([order]).collect();
-    context.register_batch(&format!("{name}_given"), RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)?;
+    context.register_batch(format!("{name}_given"), RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)?;
     Ok(())
 }
 
