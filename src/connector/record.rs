@@ -52,7 +52,7 @@ pub(super) async fn run(settings: &Settings, args: &RecordArgs) -> Result<ExitCo
         let (connector, input) = (&target.connector, input?);
         let rehearsal = Rehearsal::new(&extract, &target.id, connector, table, settings.timezone)?;
         let pseudonyms = Pseudonyms { key };
-        let masked = recording::write(&args.into, &rehearsal, &connector.sensitive, &pseudonyms, &input).await?;
+        let masked = recording::write(&args.into, &rehearsal, connector, &pseudonyms, &input).await?;
         let masked = if masked.is_empty() { "no column".to_string() } else { masked.join(", ") };
         let file = args.into.join(format!("{}.jsonl", table.name));
         print_line(&format!("wrote {}: {} rows, pseudonyms in {masked}", file.display(), input.num_rows()));

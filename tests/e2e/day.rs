@@ -1,12 +1,17 @@
 //! A campus day, whole: what was generated is in the lake, once, whatever the log is and whatever is killed.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use campus::database::Databases;
+use campus::database::{Database, Databases};
+use campus::gates::PersonField;
 use campus::live::Stage;
+use campus::record::Fate;
+use campus::source::System;
 use campus::truth;
+use tokio_postgres::Client;
 
-use crate::school::School;
+use crate::school::{School, wait_until_later};
 
 const SEED: u64 = 7;
 const STUDENTS: usize = 200;
@@ -101,6 +106,46 @@ async fn the_same_day_on_kafka_and_from_other_databases_gives_the_same_tables() 
     assert_same(&expected, &contents(&spread).await);
     for service in ["extract", "land", "query"] {
         assert_eq!(spread.stop(service), Some(0), "{service} stops gracefully\n{}", spread.log(service));
+    }
+}
+
+/// L7: most passes name a card and no number. They are nobody's until the list of cards is there, then of who carried it.
+#[tokio::test(flavor = "multi_thread")]
+async fn passes_told_before_the_list_of_cards_find_their_person_when_it_comes() {
+    let mut school = School::new(SEED, 60, None);
+    let cards = Database::open(&school.databases.logistics, System::Logistics).expect("the source opens");
+    cards.tamper("ALTER TABLE ECARD_CARD RENAME TO ECARD_CARD_LATER").expect("the list is hidden");
+    school.start("up");
+    let push_all = || {
+        let mut pusher = school.pusher();
+        school.campus.history_pushes().for_each(|push| pusher.push(&push).expect("the push is taken"));
+    };
+    std::thread::scope(|scope| scope.spawn(push_all).join().expect("the past is pushed"));
+    let truth = school.campus.truth(truth::Stage::Filled);
+    let day_start = school.campus.plan.day_start();
+    let landed = school.campus.gates.events.iter().filter(|record| record.fate == Fate::Lands && record.at < day_start);
+    let named = landed.filter(|record| matches!(record.value.person, PersonField::Student(_))).count() as u64;
+    let events = &truth.tables["access_control.access_event"];
+    let linked = events.linked.expect("events are linked");
+    assert!(named * 2 < linked + truth.planted[&4], "more than half wait for the list: {named} of {linked} do not");
+
+    let client = school.client().await;
+    let count_when = |condition: &str| format!("SELECT COUNT(*) FROM access_control.access_event WHERE {condition}");
+    wait_until_count(&school, &client, &count_when("true"), events.current).await;
+    wait_until_count(&school, &client, &count_when("person_id IS NOT NULL"), named).await;
+    cards.tamper("ALTER TABLE ECARD_CARD_LATER RENAME TO ECARD_CARD").expect("the list comes");
+    wait_until_count(&school, &client, &count_when("person_id IS NOT NULL"), linked).await;
+}
+
+async fn wait_until_count(school: &School, client: &Client, sql: &str, expected: u64) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let found = school.lines(client, sql).await;
+        if found.as_ref().is_ok_and(|found| *found == [expected.to_string()]) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sql}: {found:?}, expected {expected}\n{}", school.log("up"));
+        wait_until_later().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values of persons → values of nobody that look alike.
 //!
 //! The same value and key give the same pseudonym, so that joins and repeats stay what they were. Digits become digits,
-//! letters letters, Chinese characters those of given names; dates stay dates, resident numbers keep a right check digit.
+//! letters letters, chip numbers hex, Chinese characters those of given names; dates stay dates, resident numbers keep a right check digit.
 
 use hmac::{Hmac, KeyInit, Mac};
 use schemas::Sensitive;
@@ -48,7 +48,8 @@ impl Pseudonyms<'_> {
             at += 1;
             block[at - 1]
         };
-        text.chars().map(|letter| of_its_kind(letter, next())).collect()
+        let letters = if is_hex(text) { 6 } else { 26 };
+        text.chars().map(|letter| of_its_kind(letter, letters, next())).collect()
     }
 
     fn digest(&self, bytes: &[u8]) -> [u8; 32] {
@@ -59,12 +60,18 @@ impl Pseudonyms<'_> {
     }
 }
 
-fn of_its_kind(letter: char, random: u8) -> char {
+/// Whether it looks like the number of a chip, which stays one.
+fn is_hex(text: &str) -> bool {
+    text.len() >= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Another character of the same kind; of the alphabet only the first `letters`.
+fn of_its_kind(letter: char, letters: u8, random: u8) -> char {
     match letter {
         '0' => '0',
         '1'..='9' => char::from(b'1' + random % 9),
-        'a'..='z' => char::from(b'a' + random % 26),
-        'A'..='Z' => char::from(b'A' + random % 26),
+        'a'..='z' => char::from(b'a' + random % letters),
+        'A'..='Z' => char::from(b'A' + random % letters),
         '\u{4e00}'..='\u{9fff}' => NAMES[random as usize % NAMES.len()],
         other => other,
     }
@@ -106,11 +113,20 @@ mod tests {
         let key = Sensitive::new("key".to_string());
         let pseudonyms = Pseudonyms { key: &key };
         let of = |text: &str| pseudonyms.of(text);
-        let told: Vec<_> =
-            ["2026010001", "王小明", "11010519491231002X", "2005-11-25", "20051125", "Wang-07 a", "", "95.5"]
-                .iter()
-                .map(|text| of(text))
-                .collect();
+        let told: Vec<_> = [
+            "2026010001",
+            "王小明",
+            "11010519491231002X",
+            "2005-11-25",
+            "20051125",
+            "Wang-07 a",
+            "",
+            "95.5",
+            "AABBCCDD",
+        ]
+        .iter()
+        .map(|text| of(text))
+        .collect();
         expect![[r#"
             2062080006
             明琪宁

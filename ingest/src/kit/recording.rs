@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::pseudonym::Pseudonyms;
 use super::rehearsal::Rehearsal;
-use crate::connector::{Pull, TableMapping};
+use crate::connector::{Connector, Pull, TableMapping};
 use crate::error::Error;
 use crate::extract::records;
 use crate::extract::source::{Coverage, Each, Limits, Source};
@@ -120,21 +120,40 @@ impl Source for Recording {
     }
 }
 
-/// Columns that are not written as they are: the connector's sensitive ones, and those that become names, numbers of persons
-/// and other texts that contracts call sensitive. Codes of closed sets and times stay.
-async fn personal(rehearsal: &Rehearsal, sensitive: &[String], input: &RecordBatch) -> Result<HashSet<String>, Error> {
+/// What is not written as it is: the connector's sensitive columns, and those that become names, numbers of persons and
+/// other texts that contracts call sensitive. Of a column that becomes a code, values that a code map knows stay.
+struct Personal {
+    columns: HashSet<String>,
+    coded: HashSet<String>,
+    codes: HashSet<String>,
+}
+
+impl Personal {
+    fn is(&self, column: &String, value: &str) -> bool {
+        let is_code = || self.coded.contains(column) && self.codes.contains(value.trim());
+        self.columns.contains(column) && !is_code()
+    }
+}
+
+async fn personal(rehearsal: &Rehearsal, connector: &Connector, input: &RecordBatch) -> Result<Personal, Error> {
+    let contract = &rehearsal.table.contract;
     let is_personal = |field: &&Field| {
         let is_name = field.name.ends_with("_no") || field.name == "name" || field.name == "cas_uid";
         field.field_type == FieldType::String && field.values.is_none() && (is_name || field.class >= Class::Sensitive)
     };
-    let fields: HashSet<&str> =
-        rehearsal.table.contract.fields.iter().filter(is_personal).map(|field| field.name.as_str()).collect();
-    let mut personal = HashSet::new();
+    let fields: HashSet<&str> = contract.fields.iter().filter(is_personal).map(|field| field.name.as_str()).collect();
+    let sets: HashSet<&str> =
+        contract.fields.iter().filter(|field| field.values.is_some()).map(|field| field.name.as_str()).collect();
+    let codes = connector.code_maps.values().flat_map(|map| map.keys().cloned()).collect();
+    let mut personal = Personal { columns: HashSet::new(), coded: HashSet::new(), codes };
     for column in input.schema().fields().iter().map(|field| field.name()) {
         let made = rehearsal.mapping.made_of(std::slice::from_ref(column), input).await?;
-        let is_sensitive = sensitive.iter().any(|name| name.eq_ignore_ascii_case(column));
+        let is_sensitive = connector.sensitive.iter().any(|name| name.eq_ignore_ascii_case(column));
         if is_sensitive || made.iter().any(|name| fields.contains(name.as_str())) {
-            personal.insert(column.clone());
+            personal.columns.insert(column.clone());
+        }
+        if made.iter().any(|name| sets.contains(name.as_str())) {
+            personal.coded.insert(column.clone());
         }
     }
     Ok(personal)
@@ -147,11 +166,11 @@ async fn personal(rehearsal: &Rehearsal, sensitive: &[String], input: &RecordBat
 pub async fn write(
     folder: &Path,
     rehearsal: &Rehearsal,
-    sensitive: &[String],
+    connector: &Connector,
     pseudonyms: &Pseudonyms<'_>,
     input: &RecordBatch,
 ) -> Result<Vec<String>, Error> {
-    let personal = personal(rehearsal, sensitive, input).await?;
+    let personal = personal(rehearsal, connector, input).await?;
     let path = folder.join(format!("{}.jsonl", rehearsal.table.name));
     let failed = |error: std::io::Error| Error::settings(format!("could not write {}: {error}", path.display()));
     std::fs::create_dir_all(folder).map_err(failed)?;
@@ -161,13 +180,13 @@ pub async fn write(
         for (field, column) in input.schema().fields().iter().zip(input.columns()) {
             let Some(text) = column.as_string_opt::<i32>().filter(|text| text.is_valid(row)) else { continue };
             let text = text.value(row);
-            let text = if personal.contains(field.name()) { pseudonyms.of(text) } else { text.to_string() };
+            let text = if personal.is(field.name(), text) { pseudonyms.of(text) } else { text.to_string() };
             object.insert(field.name().clone(), text.into());
         }
         writeln!(file, "{}", Value::Object(object)).map_err(failed)?;
     }
     file.flush().map_err(failed)?;
-    let mut personal: Vec<_> = personal.into_iter().collect();
+    let mut personal: Vec<_> = personal.columns.into_iter().collect();
     personal.sort();
     Ok(personal)
 }
