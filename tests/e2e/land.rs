@@ -127,7 +127,9 @@ async fn a_table_is_rebuilt_beside_the_running_landing_and_answers_all_the_while
     });
     assert!(asked > 3, "asked {asked} times");
     let said = |output: &Output| {
-        let text = said(&school, output, 0);
+        // Beside it, how far it has come stands on standard error.
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&school, output, 0));
         let (begin, end) = text.split_once(" as version ").expect("says the version");
         format!("{begin}:{}", end.split_once(':').expect("says the counts").1)
     };

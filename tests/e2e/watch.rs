@@ -118,7 +118,7 @@ async fn eventually_caught_up(school: &School) {
             assert_eq!((&health["ready"], &land["ready"]), (&true.into(), &true.into()), "{text}");
             assert!(land["last_commit_age_s"].is_number(), "{text}");
             assert!(health["parts"]["query"]["snapshot"].as_u64() > Some(0), "{text}");
-            assert_eq!(health["parts"]["extract"]["tables"], 14, "{text}");
+            assert_eq!(health["parts"]["extract"]["tables"], 28, "{text}");
             return;
         }
         assert!(Instant::now() < deadline, "not ready: {text}, lag {lag:?}");
@@ -131,7 +131,7 @@ fn every_source_table_reports(school: &School, page: &BTreeMap<String, Family>) 
     let output = school.output(&["sources", "--json"]);
     let sources: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let sources = sources.as_object().expect("a map");
-    assert_eq!(sources.len(), 14);
+    assert_eq!(sources.len(), 28);
     for (name, status) in sources {
         let (source, table) = name.split_once('/').expect("source/table");
         let labels = [("source", source), ("table", table)];
