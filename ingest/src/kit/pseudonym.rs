@@ -135,7 +135,8 @@ mod tests {
             20050301
             Nekf-07 i
 
-            27.7"#]]
+            27.7
+            AEBBCCAA"#]]
         .assert_eq(&told.join("\n"));
         assert_eq!(of("王小明"), of("王小明"));
         assert!(identity::is_valid_resident_number(&told[2]));
