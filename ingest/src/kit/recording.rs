@@ -121,7 +121,7 @@ impl Source for Recording {
 }
 
 /// What is not written as it is: the connector's sensitive columns, and those that become names, numbers of persons and
-/// other texts that contracts call sensitive. Of a column that becomes a code, values that a code map knows stay.
+/// other texts that contracts call sensitive. Of a column that becomes a code, codes that are known stay.
 struct Personal {
     columns: HashSet<String>,
     coded: HashSet<String>,
@@ -144,7 +144,10 @@ async fn personal(rehearsal: &Rehearsal, connector: &Connector, input: &RecordBa
     let fields: HashSet<&str> = contract.fields.iter().filter(is_personal).map(|field| field.name.as_str()).collect();
     let sets: HashSet<&str> =
         contract.fields.iter().filter(|field| field.values.is_some()).map(|field| field.name.as_str()).collect();
-    let codes = connector.code_maps.values().flat_map(|map| map.keys().cloned()).collect();
+    let known = connector.code_maps.values().flat_map(|map| map.keys().cloned());
+    let canonical =
+        contract.fields.iter().filter_map(|field| field.values.as_ref()).flat_map(|(_, codes)| codes.clone());
+    let codes = known.chain(canonical).collect();
     let mut personal = Personal { columns: HashSet::new(), coded: HashSet::new(), codes };
     for column in input.schema().fields().iter().map(|field| field.name()) {
         let made = rehearsal.mapping.made_of(std::slice::from_ref(column), input).await?;
