@@ -34,6 +34,10 @@ impl Rows {
         self.rows >= self.rows_max || self.bytes >= BATCH_BYTES_MAX
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
     /// Adds a row: a cell for each column, in their order.
     pub fn push(&mut self, cells: impl IntoIterator<Item = Option<String>>) {
         for (column, cell) in self.columns.iter_mut().zip(cells) {

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use self::catalog::Catalog;
 use self::rows::Rows;
 use self::tap::{Files, Run};
+use super::records;
 use super::source::{Coverage, Each, Source, Worker};
 use crate::connector::{Connector, Pull, Spec, TableMapping};
 use crate::error::Error;
@@ -287,7 +288,7 @@ struct Taken<'a> {
     state: Option<String>,
     has_schema: bool,
     /// The version of the last record, of taps that count the loads of a table.
-    version: Option<i64>,
+    version: Option<String>,
 }
 
 impl<'a> Taken<'a> {
@@ -301,7 +302,7 @@ impl<'a> Taken<'a> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
+        let Ok(Value::Object(mut message)) = records::parse(line) else {
             return Err(Error::source("is no whole JSON object: only Singer messages belong on the standard output"));
         };
         let kind = message.get("type").and_then(Value::as_str).unwrap_or_default().to_uppercase();
@@ -313,9 +314,11 @@ impl<'a> Taken<'a> {
                 self.has_schema = true;
                 self.declared.check_schema(message.get("schema").unwrap_or(&Value::Null))
             }
-            "ACTIVATE_VERSION" if is_ours => self.activate(message.get("version").and_then(Value::as_i64)),
+            "ACTIVATE_VERSION" if is_ours => self.activate(message.get("version").and_then(records::text)),
             "STATE" => {
-                self.state = message.get("value").filter(|_| !self.is_whole).map(Value::to_string);
+                // As the tap wrote it: it gets its numbers back as numbers.
+                let told: Option<Value> = serde_json::from_slice(line).ok().filter(|_| !self.is_whole);
+                self.state = told.and_then(|told| told.get("value").map(Value::to_string));
                 Ok(())
             }
             "RECORD" | "SCHEMA" | "ACTIVATE_VERSION" if stream.is_some() => Ok(()),
@@ -339,13 +342,13 @@ impl<'a> Taken<'a> {
         let Some(record @ Value::Object(_)) = message.remove("record") else {
             return Err(Error::source("is a RECORD without a record"));
         };
-        self.version = message.get("version").and_then(Value::as_i64).or(self.version);
+        self.version = message.get("version").and_then(records::text).or(self.version.take());
         self.rows.push(&record, message.get("time_extracted").and_then(Value::as_str));
         Ok(())
     }
 
     /// What was sent under another version is not the table.
-    fn activate(&self, version: Option<i64>) -> Result<(), Error> {
+    fn activate(&self, version: Option<String>) -> Result<(), Error> {
         match self.is_whole && self.version.is_some() && self.version != version {
             true => Err(Error::source("activates a version whose records did not come: nothing is taken for deleted")),
             false => Ok(()),
