@@ -1,7 +1,6 @@
 //! A campus day, whole: what was generated is in the lake, once, whatever the log is and whatever is killed.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use campus::database::{Database, Databases};
 use campus::gates::PersonField;
@@ -9,9 +8,8 @@ use campus::live::Stage;
 use campus::record::Fate;
 use campus::source::System;
 use campus::truth;
-use tokio_postgres::Client;
 
-use crate::school::{School, wait_until_later};
+use crate::school::School;
 
 const SEED: u64 = 7;
 const STUDENTS: usize = 200;
@@ -131,22 +129,10 @@ async fn passes_told_before_the_list_of_cards_find_their_person_when_it_comes() 
 
     let client = school.client().await;
     let count_when = |condition: &str| format!("SELECT COUNT(*) FROM access_control.access_event WHERE {condition}");
-    wait_until_count(&school, &client, &count_when("true"), events.current).await;
-    wait_until_count(&school, &client, &count_when("person_id IS NOT NULL"), named).await;
+    school.eventually(&client, &count_when("true"), events.current).await;
+    school.eventually(&client, &count_when("person_id IS NOT NULL"), named).await;
     cards.tamper("ALTER TABLE ECARD_CARD_LATER RENAME TO ECARD_CARD").expect("the list comes");
-    wait_until_count(&school, &client, &count_when("person_id IS NOT NULL"), linked).await;
-}
-
-async fn wait_until_count(school: &School, client: &Client, sql: &str, expected: u64) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let found = school.lines(client, sql).await;
-        if found.as_ref().is_ok_and(|found| *found == [expected.to_string()]) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{sql}: {found:?}, expected {expected}\n{}", school.log("up"));
-        wait_until_later().await;
-    }
+    school.eventually(&client, &count_when("person_id IS NOT NULL"), linked).await;
 }
 
 fn assert_same(expected: &BTreeMap<String, Vec<String>>, found: &BTreeMap<String, Vec<String>>) {

@@ -45,25 +45,12 @@ async fn strict() -> Option<(School, Client, Truth)> {
     let all = format!(
         "SELECT (SELECT COUNT(*) FROM {TABLE}) + (SELECT COUNT(*) FROM platform.dead_letter WHERE target = '{TABLE}')"
     );
-    eventually(&school, &client, &all, (courses.current + courses.dead_letters) as i64).await;
+    school.eventually(&client, &all, (courses.current + courses.dead_letters) as i64).await;
     Some((school, client, truth))
 }
 
 async fn number(school: &School, client: &Client, sql: &str) -> Option<i64> {
     school.lines(client, sql).await.ok()?.first()?.parse().ok()
-}
-
-async fn eventually(school: &School, client: &Client, sql: &str, expected: i64) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let found = number(school, client, sql).await;
-        if found == Some(expected) {
-            return;
-        }
-        let logs = ["extract", "land", "query"].map(|service| school.log(service)).concat();
-        assert!(Instant::now() < deadline, "{sql}: {found:?} instead of {expected}\n{logs}");
-        wait_until_later().await;
-    }
 }
 
 /// What a command said, with numbers that differ from run to run left out.
@@ -103,7 +90,8 @@ async fn a_table_is_rebuilt_beside_the_running_landing_and_answers_all_the_while
     let open = "SELECT COUNT(*) FROM platform.dead_letter WHERE stage = 'land' AND state IS NULL";
     let long = number(&school, &client, open).await.expect("answers");
     assert!(long > 1 && long < courses.current as i64, "some courses are long: {long}");
-    eventually(&school, &client, "SELECT COUNT(*) FROM academic.grade", truth.tables["academic.grade"].current as i64)
+    school
+        .eventually(&client, "SELECT COUNT(*) FROM academic.grade", truth.tables["academic.grade"].current as i64)
         .await;
     let grades = versions(&school, &client, "academic.grade").await;
     assert_eq!(school.stop("land"), Some(0));
@@ -145,20 +133,20 @@ async fn a_table_is_rebuilt_beside_the_running_landing_and_answers_all_the_while
         "{again}"
     );
     assert_eq!(versions(&school, &client, "academic.grade").await, grades, "the rebuilt table is the old one");
-    eventually(&school, &client, &format!("SELECT COUNT(*) FROM {TABLE}"), all as i64).await;
-    eventually(&school, &client, open, 0).await;
+    school.eventually(&client, &format!("SELECT COUNT(*) FROM {TABLE}"), all as i64).await;
+    school.eventually(&client, open, 0).await;
     let resolved =
         "SELECT COUNT(*) FROM platform.dead_letter WHERE state = 'resolved' AND resolved_by = 'quad land --rebuild'";
-    eventually(&school, &client, resolved, long).await;
+    school.eventually(&client, resolved, long).await;
 
     // Landing goes on where it was.
     let academic = Database::open(&school.databases.academic, System::Academic).expect("opens");
     academic.tamper("UPDATE JW_JH_KCDMB SET ZXS = 33, TSTAMP = '2099-01-01 00:00:00'").expect("updates");
-    eventually(&school, &client, &format!("SELECT COUNT(*) FROM {TABLE} WHERE hours_total = 33"), all as i64).await;
+    school.eventually(&client, &format!("SELECT COUNT(*) FROM {TABLE} WHERE hours_total = 33"), all as i64).await;
     let twice = format!(
         "SELECT COUNT(*) FROM (SELECT 1 FROM {TABLE}_history GROUP BY kafka_partition, kafka_offset HAVING COUNT(*) > 1)"
     );
-    eventually(&school, &client, &twice, 0).await;
+    school.eventually(&client, &twice, 0).await;
     for service in ["extract", "land", "query"] {
         assert_eq!(school.stop(service), Some(0), "{}", school.log(service));
     }
@@ -235,20 +223,20 @@ async fn a_partition_whose_records_are_gone_says_so_and_goes_on_after_its_reset(
     }
     let changed = format!("SELECT COUNT(*) FROM {TABLE}_history WHERE hours_total = 33");
     let (of_others, lost) = (courses - (to - from), to - 1 - from);
-    eventually(&school, &client, &changed, of_others).await;
+    school.eventually(&client, &changed, of_others).await;
 
     refusals(&school, &topic, &place, from);
     let output = school.output(&["land", "reset", &place, "--to", "earliest"]);
     let expected = format!("{place} goes on at offset {}: {lost} records skipped\n", to - 1);
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(0));
-    eventually(&school, &client, &changed, courses - lost).await;
+    school.eventually(&client, &changed, courses - lost).await;
     let told = format!(
         "SELECT COUNT(*) FROM platform.ledger WHERE topic = '{topic}' AND topic_partition = {partition} \
          AND note = 'reset by hand from offset {from} to {}'",
         to - 1
     );
-    eventually(&school, &client, &told, 1).await;
+    school.eventually(&client, &told, 1).await;
     for service in ["extract", "land", "query"] {
         assert_eq!(school.stop(service), Some(0), "{}", school.log(service));
     }

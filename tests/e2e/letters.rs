@@ -2,12 +2,11 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 use campus::truth::Stage;
 use serde_json::Value;
 
-use crate::school::{ANALYST_TOKEN, School, wait_until_later};
+use crate::school::{ANALYST_TOKEN, School};
 
 /// A school with contracts of its own, in which `from` is replaced by `to` for courses.
 fn school(from: &str, to: &str) -> School {
@@ -47,18 +46,6 @@ fn field(said: &str, name: &str) -> Vec<String> {
     lines.map(|line| line[name].as_str().map_or(line[name].to_string(), str::to_string)).collect()
 }
 
-async fn eventually(school: &School, client: &tokio_postgres::Client, sql: &str, expected: &str) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let found = school.lines(client, sql).await;
-        if found.as_ref().is_ok_and(|found| found.len() == 1 && found[0] == expected) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{sql}: {found:?}, expected {expected}\n{}", school.log("up"));
-        wait_until_later().await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_is_listed_discarded_mended_and_replayed_once() {
     let mut school = school("maximum: 1000", "maximum: 60");
@@ -71,9 +58,9 @@ async fn a_letter_is_listed_discarded_mended_and_replayed_once() {
     assert!(grades > 0, "the campus has bad grades");
     let all = "(SELECT COUNT(*) FROM academic.course) + \
                (SELECT COUNT(*) FROM platform.dead_letter WHERE target = 'academic.course')";
-    eventually(&school, &client, &format!("SELECT {all}"), &all_courses.to_string()).await;
+    school.eventually(&client, &format!("SELECT {all}"), &all_courses.to_string()).await;
     let bad_grades = "SELECT COUNT(*) FROM platform.dead_letter WHERE target = 'academic.grade'";
-    eventually(&school, &client, bad_grades, &grades.to_string()).await;
+    school.eventually(&client, bad_grades, &grades.to_string()).await;
 
     let (code, said) =
         letters(&school, None, "list --rule range --field hours_total --table academic.course --limit 9999 --json");
@@ -98,7 +85,7 @@ async fn a_letter_is_listed_discarded_mended_and_replayed_once() {
     let (code, said) = letters(&school, None, &format!("discard {} --reason too-long-ago", ids[0]));
     assert!(code == Some(0) && said.contains("discarded"), "{said}");
     let discarded = format!("SELECT state, resolved_by, note FROM platform.dead_letter WHERE letter_id = '{}'", ids[0]);
-    eventually(&school, &client, &discarded, "discarded|e2e|too-long-ago").await;
+    school.eventually(&client, &discarded, "discarded|e2e|too-long-ago").await;
 
     change(&school, "maximum: 60", "maximum: 1000");
     assert_eq!(school.stop("up"), Some(0));
@@ -137,16 +124,16 @@ async fn mended(school: &School, client: &tokio_postgres::Client, courses: usize
     let history = "SELECT COUNT(*) FROM academic.course_history";
     let replay = "replay --rule range --field hours_total --table academic.course --json";
     let open = "SELECT COUNT(*) FROM platform.dead_letter WHERE field = 'hours_total' AND state IS NULL";
-    eventually(school, client, open, &replayed.to_string()).await;
+    school.eventually(client, open, &replayed.to_string()).await;
     let before = school.lines(client, history).await.expect("answers");
     let (code, said) = letters(school, None, &format!("{replay} --dry-run"));
     assert_eq!((code, field(&said, "note")), (Some(0), vec!["passes now".to_string(); replayed]), "{said}");
     let (code, said) = letters(school, None, replay);
     assert_eq!((code, field(&said, "note")), (Some(0), vec!["replayed".to_string(); replayed]), "{said}");
-    eventually(school, client, "SELECT COUNT(*) FROM academic.course", &(courses - 1).to_string()).await;
-    eventually(school, client, open, "0").await;
+    school.eventually(client, "SELECT COUNT(*) FROM academic.course", &(courses - 1).to_string()).await;
+    school.eventually(client, open, "0").await;
     let mine = "SELECT COUNT(*) FROM platform.dead_letter WHERE state = 'resolved' AND resolved_by = 'e2e'";
-    eventually(school, client, mine, &replayed.to_string()).await;
+    school.eventually(client, mine, &replayed.to_string()).await;
 
     let (code, said) = letters(school, None, replay);
     assert!(code == Some(0) && said.is_empty(), "nothing is left to replay: {said}");
@@ -154,7 +141,7 @@ async fn mended(school: &School, client: &tokio_postgres::Client, courses: usize
     let (code, said) = letters(school, None, &format!("{replay} --state resolved"));
     assert_eq!((code, field(&said, "note")), (Some(0), vec!["was in the log already".to_string(); replayed]));
     let marks = "SELECT COUNT(*) FROM platform.dead_letter_history WHERE state = 'resolved'";
-    eventually(school, client, marks, &(2 * replayed).to_string()).await;
+    school.eventually(client, marks, &(2 * replayed).to_string()).await;
     let after = school.lines(client, history).await.expect("answers");
     let number = |lines: &[String]| lines[0].parse::<usize>().expect("a count");
     assert_eq!(number(&after), number(&before) + replayed, "each row landed once");

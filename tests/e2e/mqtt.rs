@@ -108,14 +108,7 @@ async fn meters_over_mqtt_lose_nothing_to_kills() {
                FROM logistics.utility_reading";
     let all = ROUNDS * READINGS;
     let expected = format!("{}|{all}|{all}", all + 1);
-    loop {
-        let found = school.lines(&client, sql).await.unwrap_or_default();
-        if found == [expected.clone()] {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{found:?}\n{}", school.log("up"));
-        wait_until_later().await;
-    }
+    school.eventually(&client, sql, expected).await;
     assert_eq!(school.stop("up"), Some(0));
     assert!(!school.log("up").contains("s3 cret"), "no secret in a log");
 }

@@ -233,6 +233,20 @@ impl School {
         }
     }
 
+    /// Waits until the one line that answers `sql` is `expected`.
+    pub async fn eventually(&self, client: &Client, sql: &str, expected: impl ToString) {
+        let (deadline, expected) = (Instant::now() + DEADLINE, expected.to_string());
+        loop {
+            let found = self.lines(client, sql).await;
+            if found.as_ref().is_ok_and(|found| *found == [expected.as_str()]) {
+                return;
+            }
+            let logs = ["up", "extract", "land", "query"].map(|service| self.log(service)).concat();
+            assert!(Instant::now() < deadline, "{sql}: {found:?} instead of {expected}\n{logs}");
+            wait_until_later().await;
+        }
+    }
+
     /// Everything a table says but when and where it was received, sorted.
     pub async fn content(&self, client: &Client, table: &str) -> Vec<String> {
         let volatile = "'ingested_at', 'kafka_partition', 'kafka_offset', 'event_time', 'local_ts', 'biz_date'";

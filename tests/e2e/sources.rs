@@ -73,15 +73,7 @@ async fn files_and_pages_lose_nothing_to_kills() {
     let sql = "SELECT (SELECT COUNT(DISTINCT txn_serial) FROM logistics.card_txn_history WHERE src = 'platform'), \
                (SELECT COUNT(DISTINCT biz_date) FROM extension.calendar_day_history WHERE src = 'office')";
     let expected = format!("{TRANSACTIONS}|{DAYS}");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let found = school.lines(&client, sql).await.unwrap_or_default();
-        if found == [expected.clone()] {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{found:?}\n{}", school.log("up"));
-        wait_until_later().await;
-    }
+    school.eventually(&client, sql, expected).await;
     assert_eq!(school.stop("up"), Some(0));
     assert!(!school.log("up").contains("s3 cret"), "no secret in a log");
     let compared = school.output(&["reconcile", "office", "platform"]);
