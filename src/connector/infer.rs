@@ -69,7 +69,7 @@ pub(super) fn run(settings: &Settings, args: &InferArgs) -> Result<ExitCode> {
         None => {
             print_ranked(&ranked);
             let best = ranked.first().filter(|best| best.fit >= FIT_MIN && !best.matches.is_empty());
-            best.ok_or_else(|| usage("no contract fits these columns; name one with --contract"))?
+            best.ok_or_else(|| usage("no contract fits these columns: say with --header-row where a sheet's headers are, or name one with --contract"))?
         }
     };
     if proposal.matches.is_empty() {
