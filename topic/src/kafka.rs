@@ -164,10 +164,11 @@ impl Log for Kafka {
                     return Ok(count);
                 }
                 Err(error) if error.kind != ErrorKind::Unreachable => return Err(error),
-                Ok(None) | Err(_) if Instant::now() >= deadline => {
-                    let message = format!("topic {topic} was created but has no leaders yet");
+                Ok(None) if Instant::now() >= deadline => {
+                    let message = format!("topic {topic} was made, but the cluster does not tell of it yet");
                     return Err(Error::new(ErrorKind::Unreachable, message));
                 }
+                Err(error) if Instant::now() >= deadline => return Err(error),
                 Ok(None) | Err(_) => std::thread::sleep(READY_WAIT),
             }
         }

@@ -84,7 +84,7 @@ impl Extract {
     ///
     /// # Errors
     /// `Settings` for whatever is wrong with the settings, a connector or a mapping, and for a contract that cannot read
-    /// what was written before; `Log` when the log is not there, `Lake` when the lake is not.
+    /// what was written before; `Log` and `Lake` when they refuse. While they are away they are waited for.
     pub async fn prepare(
         settings: ExtractSettings,
         sources: BTreeMap<String, SourceSettings>,
@@ -99,9 +99,7 @@ impl Extract {
             prepared.push(prepare_source(&settings, id, source, contracts, timezone, &log).await?);
         }
         let written = written(&prepared, contracts)?;
-        for contract in &written {
-            log.ensure_topic(&contract.topic(), partitions)?;
-        }
+        make_topics(&written, &log, partitions).await?;
         register_schemas(&written, lake).await?;
         if let Some(parent) = settings.state_path.parent() {
             std::fs::create_dir_all(parent)
@@ -287,20 +285,37 @@ fn written(sources: &[PreparedSource], contracts: &Contracts) -> Result<Vec<Arc<
     Ok(written.into_values().collect())
 }
 
-/// Between two tries to make a schema known.
-const REGISTER_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to reach a log or a lake that is away at the start: sources lose nothing by the wait.
+const START_EVERY: Duration = Duration::from_secs(1);
+
+async fn make_topics(written: &[Arc<Contract>], log: &Arc<dyn Log>, partitions: i32) -> Result<(), Error> {
+    for contract in written {
+        loop {
+            let (log, topic) = (log.clone(), contract.topic());
+            let made = tokio::task::spawn_blocking(move || log.ensure_topic(&topic, partitions)).await;
+            match made.map_err(|error| Error::internal("make a topic", error))? {
+                Ok(_) => break,
+                Err(error) if error.kind == topic::ErrorKind::Unreachable => {
+                    tracing::warn!(error = %Error::from(error).chain(), "the log does not answer, trying again");
+                    tokio::time::sleep(START_EVERY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
 
 /// Makes the schemas known that this process will write with, before it writes.
 async fn register_schemas(written: &[Arc<Contract>], lake: &Lake) -> Result<(), Error> {
     for contract in written {
-        // A lake that is full or away for a moment is waited for, as landing does: sources lose nothing by it.
         while let Err(error) = lake.register_schema(contract).await {
             if error.kind != lake::ErrorKind::Store {
                 return Err(error.into());
             }
             let error = Error::from(error);
             tracing::warn!(error = %error.chain(), "the lake does not keep a schema, trying again");
-            tokio::time::sleep(REGISTER_EVERY).await;
+            tokio::time::sleep(START_EVERY).await;
         }
     }
     Ok(())
