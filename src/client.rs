@@ -17,6 +17,7 @@ use query::api::client::Client;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
+use crate::post;
 use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
@@ -35,6 +36,9 @@ pub struct Server {
 pub struct SqlArgs {
     /// The statement, e.g. "SELECT COUNT(*) FROM academic.grade".
     query: String,
+    /// Wait until what a push or `quad watermark` gave this token for is in the answer.
+    #[arg(long, value_name = "TOKEN")]
+    watermark: Option<String>,
     /// Print one JSON object a row.
     #[arg(long)]
     json: bool,
@@ -49,6 +53,9 @@ pub struct ProfileArgs {
     /// Only these sections or items, e.g. a,b09,gpa.
     #[arg(long, value_delimiter = ',')]
     items: Vec<String>,
+    /// Wait until what a push or `quad watermark` gave this token for is in the answer.
+    #[arg(long, value_name = "TOKEN")]
+    watermark: Option<String>,
     /// What for; it decides what is shown, and is recorded.
     #[arg(long, value_enum, default_value = "daily-work")]
     purpose: For,
@@ -93,7 +100,8 @@ impl Server {
 /// # Errors
 /// What the server says, with its hint.
 pub async fn sql(settings: &Settings, args: &SqlArgs) -> Result<ExitCode> {
-    let mut answer = args.server.connect(settings).await?.sql(&args.query).await.map_err(with_hint)?;
+    let client = args.server.connect(settings).await?.after(args.watermark.clone());
+    let mut answer = client.sql(&args.query).await.map_err(with_hint)?;
     let head: Vec<String> = answer.schema.fields().iter().map(|field| field.name().clone()).collect();
     let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let (mut waiting, mut total, mut is_begun) = (Vec::new(), 0, false);
@@ -139,6 +147,7 @@ pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode
         person: Some(PersonKey { key: Some(person_key::Key::StudentNo(args.student_no.clone())) }),
         item_mask: (!args.items.is_empty()).then(|| prost_types::FieldMask { paths: args.items.clone() }),
         purpose: Purpose::from(args.purpose).into(),
+        min_watermark: args.watermark.clone().unwrap_or_default(),
     };
     let profile = args.server.connect(settings).await?.profile(request).await.map_err(with_hint)?;
     if args.json {
@@ -214,6 +223,31 @@ pub fn with_hint(error: query::Error) -> anyhow::Error {
         Some(hint) => anyhow!("{}\nhint: {hint}", error.message),
         None => anyhow!("{}", error.message),
     }
+}
+
+#[derive(Args)]
+pub struct WatermarkArgs {
+    /// HOST:PORT of the process that pulls; the settings' extract.http_listen when left out.
+    #[arg(long, env = "QUAD_EXTRACT", value_name = "HOST:PORT")]
+    extract: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints a token for all that the log holds now: an answer that reaches to it has everything that was taken in before.
+///
+/// # Errors
+/// The process that pulls does not answer, or its log does not.
+pub async fn watermark(settings: &Settings, args: &WatermarkArgs) -> Result<ExitCode> {
+    let address = args.extract.clone().unwrap_or_else(|| settings.extract.http_listen.to_string());
+    let answer = post::ask(&address, "/v1/watermark", std::env::var("QUAD_TOKEN").ok().as_deref(), None).await?;
+    if args.json {
+        print_document(&answer)?;
+    } else {
+        println!("{}", answer["watermark"].as_str().unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Args)]

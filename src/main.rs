@@ -63,6 +63,8 @@ enum Command {
     Sql(client::SqlArgs),
     /// Ask a running Quad for a student's profile.
     Profile(client::ProfileArgs),
+    /// Print a token for all that the log holds now; `quad sql` and `quad profile` wait for it with --watermark.
+    Watermark(client::WatermarkArgs),
     /// Tell how each source is.
     Sources(report::Format),
     /// Pull rows of a past span of a source once more, beside the live pulls.
@@ -137,6 +139,7 @@ async fn run(
         Command::Query(service) => serve::run(settings, serve::Parts::QUERY, service.check, exporter).await,
         Command::Sql(args) => client::sql(&settings, &args).await,
         Command::Profile(args) => client::profile(&settings, &args).await,
+        Command::Watermark(args) => client::watermark(&settings, &args).await,
         Command::Sources(format) => report::sources(&settings, format),
         Command::Backfill(args) => backfill::run(&settings, args).await,
         Command::Reconcile(args) => reconcile::run(settings, args).await,

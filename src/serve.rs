@@ -14,7 +14,7 @@ use ingest::land::Land;
 use ingest::landing::Landing;
 use lake::{Lake, Upkeep};
 use query::serve::Bound;
-use query::{Access, Source};
+use query::{Access, Source, Tail};
 use schemas::Contracts;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -146,10 +146,18 @@ impl Started {
         let mut started = Self { extract: None, land: None, landing: None, upkeep: None, query: None };
         let lake = reached(settings).await?;
         let (timezone, partitions) = (settings.timezone, settings.topic.partitions);
-        if parts.extract || parts.land {
+        // The embedded log is its process's own: a query service beside it answers from the lake.
+        let reads_tail = parts.query && settings.query.tail_bytes_max > 0;
+        let mut tail = None;
+        if parts.extract || parts.land || (reads_tail && settings.topic.kind == Kind::Kafka) {
             let topic = settings.topic.clone();
             let log =
                 tokio::task::spawn_blocking(move || topic::open(&topic)).await?.context("could not open the log")?;
+            if reads_tail {
+                let (landing, bytes_max) = (settings.land.id.clone(), settings.query.tail_bytes_max);
+                let (log, lake, contracts) = (log.clone(), lake.clone(), contracts.clone());
+                tail = Some(Arc::new(Tail::new(log, lake, contracts, landing, timezone, bytes_max)));
+            }
             if parts.extract {
                 let (extract, sources) = (settings.extract.clone(), settings.sources.clone());
                 let extract = Extract::prepare(extract, sources, &contracts, timezone, log.clone(), partitions, &lake);
@@ -166,7 +174,8 @@ impl Started {
             }
         }
         if let Some(access) = access {
-            started.query = Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake), access).await?);
+            started.query =
+                Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake, tail), access).await?);
         }
         Ok(started)
     }

@@ -52,7 +52,9 @@ pub fn run(args: &Args) -> Result<()> {
                     async move {
                         let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student)) });
                         let purpose = Purpose::DailyWork.into();
-                        let profile = client.profile(GetProfileRequest { person, item_mask: None, purpose }).await?;
+                        let profile = client
+                            .profile(GetProfileRequest { person, purpose, ..GetProfileRequest::default() })
+                            .await?;
                         ensure!(profile.items.len() > 30, "a profile has {} items", profile.items.len());
                         Ok(())
                     }
@@ -78,7 +80,7 @@ async fn students(client: &Client) -> Result<Vec<String>> {
     let mut known = Vec::new();
     for student in students {
         let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student.clone())) });
-        let request = GetProfileRequest { person, item_mask: None, purpose: Purpose::DailyWork.into() };
+        let request = GetProfileRequest { person, purpose: Purpose::DailyWork.into(), ..GetProfileRequest::default() };
         if client.profile(request).await.is_ok() {
             known.push(student);
         }

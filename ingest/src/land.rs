@@ -2,7 +2,7 @@
 //!
 //! Records enter, commits leave. `poll` reads the log on a thread of its own and decodes; `lanes` is its way to the
 //! tables' lanes; a `lane` has records checked by its `sieve`, writes Parquet and commits rows and offsets together;
-//! `rows` gives rows their place and day, `writers` knows what records were written with. `letters` and `ledger` are tables that landing itself writes, as `own` tables.
+//! `letters` and `ledger` are tables that landing itself writes, as `own` tables.
 //! `reset` and `rebuild` are what a person has done to a partition or a table.
 //!
 //! The lake alone says where to start: every partition that is taken over, and every start again after a failure, reads
@@ -16,9 +16,7 @@ pub mod own;
 pub mod poll;
 pub mod rebuild;
 pub mod reset;
-pub mod rows;
 pub mod sieve;
-pub mod writers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -129,7 +127,7 @@ impl Land {
     ) -> Result<(Arc<Contract>, Lane, Decoder), Error> {
         self.ensure_topic(&contract).await?;
         let lane = Lane::open(shared, contract.clone()).await?;
-        let decoder = writers::decoder(&self.lake, &contract).await?;
+        let decoder = self.lake.decoder(&contract).await?;
         Ok((contract, lane, decoder))
     }
 

@@ -17,6 +17,7 @@ use chrono_tz::Tz;
 use datafusion::prelude::{SessionContext, col, lit};
 use futures::StreamExt;
 use lake::Lake;
+use schemas::rows::local_day;
 use schemas::{Contract, Encoder};
 
 use crate::connector::{Connector, TableMapping};
@@ -24,7 +25,6 @@ use crate::error::{Error, ErrorKind};
 use crate::extract::records;
 use crate::extract::source::{self, Worker};
 use crate::functions::Surroundings;
-use crate::land::rows::local_day;
 use crate::mapping::Mapping;
 use crate::refine::Refiner;
 use crate::settings::{ExtractSettings, SourceSettings};

@@ -2,11 +2,13 @@
 //!
 //! A version enters; which positions its commit moved leaves, as long as the log still has its entry.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind};
-use crate::table::Table;
+use crate::table::{Table, transaction_prefix};
 
 /// The key of a landing's commit in Delta's `commitInfo`.
 pub(crate) const COMMIT_INFO: &str = "quad";
@@ -83,6 +85,32 @@ impl Table {
         let Some(actions) = self.actions(version).await? else { return Ok(None) };
         let id = |action: &Value| Some(action.get("txn")?.get("appId")?.as_str()?.to_string());
         Ok(Some(actions.iter().filter_map(id).collect()))
+    }
+
+    /// The next offset of each partition of `topic` that the commits behind version `since` moved under `landing`; `None`
+    /// when an entry of the log is gone.
+    ///
+    /// # Errors
+    /// `Store` when the log cannot be read.
+    pub async fn moved_since(
+        &self,
+        landing: &str,
+        topic: &str,
+        since: u64,
+    ) -> Result<Option<BTreeMap<i32, i64>>, Error> {
+        let prefix = transaction_prefix(landing, topic);
+        let mut moved = BTreeMap::new();
+        for version in since + 1..=self.version() {
+            let Some(actions) = self.actions(version).await? else { return Ok(None) };
+            for transaction in actions.iter().filter_map(|action| action.get("txn")) {
+                let partition =
+                    transaction.get("appId").and_then(Value::as_str).and_then(|id| id.strip_prefix(&prefix));
+                let partition = partition.and_then(|partition| partition.parse().ok());
+                let next_offset = transaction.get("version").and_then(Value::as_i64);
+                moved.extend(partition.zip(next_offset));
+            }
+        }
+        Ok(Some(moved))
     }
 
     /// The actions of one commit, as JSON.

@@ -12,7 +12,8 @@ use deltalake::logstore::object_store::{ObjectStoreExt, PutMode, PutOptions, pat
 use deltalake::logstore::{ObjectStoreRef, object_store};
 use futures::TryStreamExt;
 use schemas::evolution::check_writers;
-use schemas::{Contract, WriterSchema, writer};
+use schemas::{Contract, Decoder, WriterSchema, writer};
+use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind};
 use crate::table::Lake;
@@ -25,7 +26,6 @@ impl Lake {
     /// `Schema` when the contract cannot read what was written before, with the field, the reason and the way forward;
     /// `Store` when the store cannot be read or written.
     pub async fn register_schema(&self, contract: &Contract) -> Result<(), Error> {
-        let wrong = |error: schemas::Error| Error { source: None, ..Error::new(ErrorKind::Schema, error.to_string()) };
         let present = WriterSchema::of(contract).map_err(wrong)?;
         let known = self.writer_schemas(contract).await?;
         check_writers(contract, &known).map_err(wrong)?;
@@ -71,6 +71,26 @@ impl Lake {
         read(&self.schema_store(contract)?, contract, &writer::file_name(fingerprint)).await
     }
 
+    /// A decoder of the records of `contract`: of every schema that was kept, and of those that a producer registers from
+    /// now on. It blocks for each schema that is new, so it is not for async threads.
+    ///
+    /// # Errors
+    /// `Schema` when the contract cannot read what was written before, with the field and the way forward; `Store` when the
+    /// store cannot be read.
+    pub async fn decoder(&self, contract: &Contract) -> Result<Decoder, Error> {
+        let known = self.writer_schemas(contract).await?;
+        check_writers(contract, &known).map_err(wrong)?;
+        let (handle, lake, of_lookup) = (Handle::current(), self.clone(), contract.clone());
+        let lookup = move |fingerprint| {
+            handle.block_on(lake.writer_schema(&of_lookup, fingerprint)).map_err(schemas::Error::store)
+        };
+        let mut decoder = Decoder::new(contract).map_err(wrong)?.with_lookup(Box::new(lookup));
+        for writer in &known {
+            decoder.learn(writer).map_err(wrong)?;
+        }
+        Ok(decoder)
+    }
+
     /// The store of a table's schemas, made as the stores of tables are.
     fn schema_store(&self, contract: &Contract) -> Result<ObjectStoreRef, Error> {
         let location = self.location(contract).join(&format!("../../{}", writer::folder(contract)));
@@ -84,6 +104,10 @@ impl Lake {
         });
         Ok(storage.map_err(|error| failed("keep", contract, error))?.object_store(None))
     }
+}
+
+fn wrong(error: schemas::Error) -> Error {
+    Error::new(ErrorKind::Schema, error.to_string())
 }
 
 async fn read(store: &ObjectStoreRef, contract: &Contract, name: &str) -> Result<Option<WriterSchema>, Error> {

@@ -272,7 +272,12 @@ fn schema(name: &str, delta: &DeltaTable) -> Result<SchemaRef, Error> {
 
 /// The Delta application id of one partition: `<landing>/<topic>/<partition>`.
 pub(crate) fn transaction_id(landing: &str, topic: &str, partition: i32) -> String {
-    format!("{landing}/{topic}/{partition}")
+    format!("{}{partition}", transaction_prefix(landing, topic))
+}
+
+/// What the ids of all partitions of a topic begin with.
+pub(crate) fn transaction_prefix(landing: &str, topic: &str) -> String {
+    format!("{landing}/{topic}/")
 }
 
 pub(crate) fn transaction(landing: &str, topic: &str, partition: i32, next_offset: i64) -> Transaction {

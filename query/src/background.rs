@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::profile::{Computer, Store};
 use crate::source::Source;
+use crate::tail::Tail;
 
 /// Looks for new table versions.
 pub struct Refresher {
@@ -23,24 +24,49 @@ pub struct Refresher {
     pub every: Duration,
 }
 
+/// The shortest time between two snapshots: what comes within it is shown together.
+const TAIL_EVERY: Duration = Duration::from_millis(5);
+
 impl Refresher {
+    /// Begins to follow the log, behind what the lake has.
+    fn follow(&self, stop: &watch::Receiver<bool>) {
+        if let Some(tail) = self.source.tail().cloned() {
+            let stop = stop.clone();
+            tokio::task::spawn_blocking(move || tail.run(&stop));
+        }
+    }
+
     /// `begun` becomes true with the first look at the lake that succeeds.
     pub async fn run(self, mut stop: watch::Receiver<bool>, begun: watch::Sender<bool>) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not refresh the snapshot");
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
+            let is_tail_alone = tokio::select! {
+                _ = ticks.tick() => false,
+                () = arrived(self.source.tail()) => true,
                 _ = stop.wait_for(|stop| *stop) => return,
-            }
-            let refreshed = self.engine.refresh(&self.source, self.key.expose()).await.map(|_| ());
-            match refreshed {
-                Ok(()) => _ = begun.send_if_modified(|begun| !std::mem::replace(begun, true)),
+            };
+            let refreshed = match is_tail_alone {
+                true => self.engine.refresh_tail(&self.source, self.key.expose()).await,
+                false => self.engine.refresh(&self.source, self.key.expose()).await,
+            };
+            match &refreshed {
+                Ok(_) if begun.send_if_modified(|begun| !std::mem::replace(begun, true)) => self.follow(&stop),
+                Ok(_) => {}
                 Err(_) => metrics::refresh_failed(),
             }
-            trouble.note(refreshed);
+            trouble.note(refreshed.map(|_| ()));
+            tokio::time::sleep(TAIL_EVERY).await;
         }
+    }
+}
+
+/// Waits for something to come into the tail; for ever where there is none.
+async fn arrived(tail: Option<&Arc<Tail>>) {
+    match tail {
+        Some(tail) => tail.arrived().await,
+        None => std::future::pending().await,
     }
 }
 

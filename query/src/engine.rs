@@ -11,7 +11,7 @@ pub mod refresh;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
@@ -27,8 +27,9 @@ use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use schemas::Contracts;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
+use topic::Watermark;
 
 pub use self::answer::Answer;
 use self::answer::{Audit, Running};
@@ -53,7 +54,7 @@ pub struct Pin {
 pub struct Engine {
     ctx: SessionContext,
     contracts: Arc<Contracts>,
-    pin: RwLock<Arc<Pin>>,
+    pin: watch::Sender<Arc<Pin>>,
     slots: Arc<Semaphore>,
     timeout: Duration,
     queue_timeout: Duration,
@@ -78,6 +79,15 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What a caller asks of an answer beside the question.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// May shorten the limit, never lengthen it.
+    pub timeout: Option<Duration>,
+    /// Answer only from what reaches to here.
+    pub after: Option<Watermark>,
+}
+
 /// A question that has been understood.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -99,7 +109,7 @@ impl Engine {
     /// See [`catalog::session`].
     pub async fn new(settings: &Settings, contracts: Arc<Contracts>) -> Result<Self, Error> {
         let ctx = catalog::session(settings, &contracts).await?;
-        let pin = RwLock::new(Arc::new(bind(&ctx, Arc::default())));
+        let pin = watch::Sender::new(Arc::new(bind(&ctx, Arc::default())));
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("quad-query").enable_all().build();
         let runtime = runtime.map_err(|error| Error::settings("could not start threads").with_source(error))?;
         Ok(Self {
@@ -121,13 +131,27 @@ impl Engine {
 
     /// The newest snapshot. Whoever holds it keeps it.
     pub fn pin(&self) -> Arc<Pin> {
-        self.pin.read().expect("nobody panics while holding the pin").clone()
+        self.pin.borrow().clone()
+    }
+
+    /// The newest snapshot, once it reaches to `watermark`.
+    ///
+    /// # Errors
+    /// `Timeout` when it does not by `deadline`.
+    pub async fn pin_after(&self, watermark: Option<&Watermark>, deadline: Instant) -> Result<Arc<Pin>, Error> {
+        let Some(watermark) = watermark else { return Ok(self.pin()) };
+        let mut pins = self.pin.subscribe();
+        let reached = pins.wait_for(|pin| pin.snapshot.watermark.covers(watermark));
+        match tokio::time::timeout_at(deadline, reached).await {
+            Ok(Ok(pin)) => Ok(pin.clone()),
+            Ok(Err(_)) => Err(Error::new(ErrorKind::Unavailable, "quad is shutting down")),
+            Err(_) => Err(not_reached()),
+        }
     }
 
     /// Answers from `snapshot` from now on.
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
-        let pin = Arc::new(bind(&self.ctx, snapshot));
-        *self.pin.write().expect("nobody panics while holding the pin") = pin;
+        self.pin.send_replace(Arc::new(bind(&self.ctx, snapshot)));
     }
 
     /// The session bound to another snapshot than the newest.
@@ -224,20 +248,21 @@ impl Engine {
         Ok(Prepared { parameters: parameter_types(&plan)?, schema, door, plan: Plan::new(&state, plan), sql_hash })
     }
 
-    /// Answers a question. `parameters` are `$1`, `$2`, … in order; `timeout` may shorten the limit, never lengthen it.
+    /// Answers a question. `parameters` are `$1`, `$2`, … in order.
     ///
     /// # Errors
-    /// `Busy` when there is no place in time, `InvalidArgument` for parameters that do not fit, and what planning finds.
+    /// `Busy` when there is no place in time, `Timeout` when the watermark of the terms is not reached in time,
+    /// `InvalidArgument` for parameters that do not fit, and what planning finds.
     pub async fn run(
         &self,
         principal: &Principal,
         prepared: &Prepared,
         parameters: Vec<ScalarValue>,
-        timeout: Option<Duration>,
+        terms: Terms,
     ) -> Result<Answer, Error> {
-        let timeout = timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
+        let timeout = terms.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
         let mut audit = Audit::new(principal, prepared);
-        let started = self.start(prepared, parameters, timeout, &mut audit).await;
+        let started = self.start(prepared, parameters, timeout, terms.after.as_ref(), &mut audit).await;
         match started {
             Ok(running) => Ok(Answer::new(running, audit)),
             Err(error) => {
@@ -252,9 +277,12 @@ impl Engine {
         prepared: &Prepared,
         parameters: Vec<ScalarValue>,
         timeout: Duration,
+        after: Option<&Watermark>,
         audit: &mut Audit,
     ) -> Result<Running, Error> {
         let deadline = Instant::now() + timeout;
+        // Whoever waits for records takes nobody's place.
+        self.pin_after(after, deadline).await?;
         let queued = self.watch.queue();
         let waiting = tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned());
         let permit = waiting.await.map_err(|_| {
@@ -308,6 +336,12 @@ impl Engine {
         };
         error.with_hint(hint)
     }
+}
+
+/// Records that a caller waited for have not come.
+pub fn not_reached() -> Error {
+    Error::new(ErrorKind::Timeout, "the watermark was not reached in time")
+        .with_hint("the log or landing is behind, or the token is of another installation: ask again, or without it")
 }
 
 fn bind(ctx: &SessionContext, snapshot: Arc<Snapshot>) -> Pin {

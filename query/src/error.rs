@@ -126,6 +126,13 @@ impl From<DataFusionError> for Error {
     }
 }
 
+impl From<topic::Error> for Error {
+    /// Of a watermark that is none.
+    fn from(error: topic::Error) -> Self {
+        Self::new(ErrorKind::InvalidArgument, error.to_string()).with_source(error)
+    }
+}
+
 impl From<Error> for DataFusionError {
     fn from(error: Error) -> Self {
         DataFusionError::External(Box::new(error))

@@ -11,7 +11,7 @@ use futures::TryStreamExt as _;
 use schemas::{Contract, Contracts};
 
 use crate::access::{Principal, Role};
-use crate::engine::Engine;
+use crate::engine::{Engine, Terms};
 use crate::error::Error;
 use crate::policy::Door;
 use crate::settings::Settings;
@@ -67,7 +67,7 @@ pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVer
     let batches =
         batches.into_iter().map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap());
     let rows = MemTable::try_new(schema.clone(), vec![batches.collect()]).unwrap();
-    TableVersion { version: 0, rows: Arc::new(rows) }
+    TableVersion::new(Some(0), Arc::new(rows))
 }
 
 /// A source of the given tables: name, columns, values.
@@ -94,7 +94,7 @@ pub async fn engine_with(settings: &Settings, tables: &[(&str, &str, &str)]) -> 
 /// The answer to a question, as a table of text.
 pub async fn ask(engine: &Engine, sql: &str) -> Result<String, Error> {
     let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await?;
-    let answer = engine.run(&analyst(), &prepared, Vec::new(), None).await?;
+    let answer = engine.run(&analyst(), &prepared, Vec::new(), Terms::default()).await?;
     let batches: Vec<RecordBatch> = answer.try_collect().await?;
     Ok(pretty_format_batches(&batches).unwrap().to_string())
 }

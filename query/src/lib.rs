@@ -1,7 +1,7 @@
 //! Answers: the lake's tables as one truth, who is who in them, and what is known of each student.
 //!
 //! Table versions enter; SQL answers and profiles leave. `settings` and `access` are what the operator says. `source`
-//! gives versions of tables, `snapshot` pins all of them at one moment, `table` makes two tables of each contract,
+//! gives versions of tables, `tail` what the log has beyond them, `snapshot` pins all of them at one moment, `table` makes two tables of each contract,
 //! `identity` resolves whose a record is, `catalog` puts it all in front of SQL. `guard` and `policy` decide what may be
 //! asked, `engine` answers. `profile` computes the items of every student from its definition files. `api` holds the
 //! doors: Flight SQL, the PostgreSQL wire, the profile service; `serve`
@@ -15,6 +15,8 @@ pub mod settings;
 pub mod source;
 
 pub mod snapshot;
+
+pub mod tail;
 
 pub mod table;
 
@@ -39,9 +41,9 @@ pub mod serve;
 pub use access::{Access, AccessSettings};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
-pub use serve::serve;
 pub use settings::Settings;
 pub use source::Source;
+pub use tail::Tail;
 
 #[cfg(test)]
 mod fixture;

@@ -26,6 +26,7 @@ pub const SNAPSHOT_VERSION: &str = "quad_snapshot_commits";
 pub const SNAPSHOT_AGE: &str = "quad_snapshot_age_seconds";
 pub const REFRESH_AGE: &str = "quad_refresh_age_seconds";
 pub const REFRESH_ERRORS: &str = "quad_refresh_errors_total";
+pub const TAIL_BYTES: &str = "quad_tail_bytes";
 pub const PROFILES: &str = "quad_computed_profiles";
 pub const PROFILES_AGE: &str = "quad_profiles_age_seconds";
 pub const PROFILES_SECONDS: &str = "quad_profiles_compute_seconds";
@@ -51,6 +52,7 @@ pub fn describe() {
         "Time since the lake was last looked at with success, or since the start"
     );
     describe_counter!(REFRESH_ERRORS, count, "Looks at the lake that failed");
+    describe_gauge!(TAIL_BYTES, Unit::Bytes, "Memory of records that are answered from before they have landed");
     describe_gauge!(PROFILES, count, "Profiles that are held, one a person");
     describe_gauge!(PROFILES_AGE, Unit::Seconds, "Time since the profiles were computed, or since the start");
     describe_histogram!(PROFILES_SECONDS, Unit::Seconds, "How long a computation of all profiles took");
@@ -155,14 +157,18 @@ impl Watch {
         Self { started, refreshed: Mutex::default(), taken_up: Mutex::new(taken_up), queued: AtomicUsize::new(0) }
     }
 
-    /// The lake was looked at; these tables are new.
-    pub fn refreshed(&self, changed: &HashMap<String, TableVersion>) {
+    /// The lake was looked at.
+    pub fn refreshed(&self) {
+        *self.refreshed.lock().expect("no holder of this lock panics") = Some(Instant::now());
+    }
+
+    /// New versions of tables are answered from.
+    pub fn taken_up(&self, changed: &HashMap<String, TableVersion>) {
         let now = Instant::now();
-        *self.refreshed.lock().expect("no holder of this lock panics") = Some(now);
         let mut taken_up = self.taken_up.lock().expect("no holder of this lock panics");
         for (table, version) in changed {
             taken_up.insert(table.clone(), now);
-            gauge!(SNAPSHOT_VERSION, "table" => table.clone()).set((version.version + 1) as f64);
+            gauge!(SNAPSHOT_VERSION, "table" => table.clone()).set(version.commits() as f64);
         }
     }
 
@@ -178,7 +184,8 @@ impl Watch {
     }
 
     /// Sets the gauges; called when the metrics are asked for. `profiles_age` is `None` before the first computation.
-    pub fn observe(&self, running: usize, profiles_age: Option<Duration>) {
+    pub fn observe(&self, running: usize, profiles_age: Option<Duration>, tail_bytes: usize) {
+        gauge!(TAIL_BYTES).set(tail_bytes as f64);
         gauge!(RUNNING).set(running as f64);
         gauge!(QUEUED).set(self.queued.load(Ordering::Relaxed) as f64);
         gauge!(REFRESH_AGE).set(self.refresh_age().unwrap_or(self.started.elapsed()).as_secs_f64());

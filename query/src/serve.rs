@@ -18,29 +18,16 @@ use crate::error::Error;
 use crate::profile::{Computer, Definitions, Store};
 use crate::settings::Settings;
 use crate::source::Source;
+use crate::tail::Tail;
 
 /// How long running questions may go on after shutdown began.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Answers questions about `lake` until `shutdown` completes.
-///
-/// # Errors
-/// Settings, contracts or definitions that cannot be used, before any port is bound; a port that is taken.
-pub async fn serve(
-    settings: Settings,
-    contracts: Arc<Contracts>,
-    lake: lake::Lake,
-    access: Access,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Error> {
-    let bound = Bound::new(settings, contracts, Source::lake(lake), access).await?;
-    bound.run(shutdown).await
-}
 
 /// Everything checked, both ports bound, nobody served yet.
 pub struct Bound {
     engine: Arc<Engine>,
     store: Arc<Store>,
+    tail: Option<Arc<Tail>>,
     refresher: Refresher,
     profiler: Profiler,
     grpc: Grpc,
@@ -53,7 +40,7 @@ impl Bound {
     /// Checks everything, then binds.
     ///
     /// # Errors
-    /// See [`serve`].
+    /// Settings, contracts or definitions that cannot be used, before any port is bound; a port that is taken.
     pub async fn new(
         settings: Settings,
         contracts: Arc<Contracts>,
@@ -71,6 +58,7 @@ impl Bound {
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;
         let every = Duration::from_millis(settings.refresh_ms);
+        let tail = source.tail().cloned();
         let refresher = Refresher { engine: engine.clone(), source, key, every };
         let profiler = Profiler {
             engine: engine.clone(),
@@ -79,12 +67,12 @@ impl Bound {
             every: Duration::from_millis(settings.profile_refresh_ms),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };
-        Ok(Self { engine, store, refresher, profiler, grpc, postgres, grpc_listener, pg_listener })
+        Ok(Self { engine, store, tail, refresher, profiler, grpc, postgres, grpc_listener, pg_listener })
     }
 
     /// What tells how answering goes, for as long as one likes.
     pub fn watched(&self) -> Watched {
-        Watched { engine: self.engine.clone(), store: self.store.clone() }
+        Watched { engine: self.engine.clone(), store: self.store.clone(), tail: self.tail.clone() }
     }
 
     /// Where gRPC and the PostgreSQL wire listen.
@@ -145,6 +133,7 @@ impl Bound {
 pub struct Watched {
     engine: Arc<Engine>,
     store: Arc<Store>,
+    tail: Option<Arc<Tail>>,
 }
 
 /// What a health check says of query.
@@ -155,6 +144,8 @@ pub struct Health {
     /// The newest snapshot; 0 while the lake is empty.
     pub snapshot: u64,
     pub refresh_age_s: Option<f64>,
+    /// The tail has stopped reading until landing catches up: answers reach to where it was read.
+    pub tail_full: bool,
     pub profiles: usize,
 }
 
@@ -165,7 +156,8 @@ impl Watched {
             let age_us = chrono::Utc::now().timestamp_micros() - profiles.computed_at;
             Duration::from_micros(u64::try_from(age_us).unwrap_or(0))
         });
-        self.engine.watch.observe(self.engine.running(), profiles_age);
+        let tail_bytes = self.tail.as_ref().map_or(0, |tail| tail.bytes());
+        self.engine.watch.observe(self.engine.running(), profiles_age, tail_bytes);
     }
 
     pub fn health(&self) -> Health {
@@ -174,6 +166,7 @@ impl Watched {
             ready: refresh_age.is_some(),
             snapshot: self.engine.pin().snapshot.id,
             refresh_age_s: refresh_age.map(|age| age.as_secs_f64()),
+            tail_full: self.tail.as_ref().is_some_and(|tail| tail.is_full()),
             profiles: self.store.get().map_or(0, |profiles| profiles.persons.len()),
         }
     }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub pg_listen: SocketAddr,
     /// How often the lake is asked for new versions, in ms.
     pub refresh_ms: u64,
+    /// Memory for records that have not landed yet, in bytes; 0 for answers from the lake alone.
+    pub tail_bytes_max: usize,
     /// The shortest time between two computations of all profiles, in ms.
     pub profile_refresh_ms: u64,
     /// The longest time between two computations when nothing changes, in s: states and day counts depend on the time.
@@ -64,6 +66,7 @@ impl Default for Settings {
             grpc_listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             pg_listen: SocketAddr::from(([127, 0, 0, 1], 54320)),
             refresh_ms: 500,
+            tail_bytes_max: 256 << 20,
             profile_refresh_ms: 1000,
             profile_idle_refresh_s: 60,
             query_timeout_s: 60,

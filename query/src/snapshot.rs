@@ -11,24 +11,40 @@ use std::sync::Arc;
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ConfigOptions, ExtensionOptions};
 use datafusion::error::{DataFusionError, Result};
 
+use topic::Watermark;
+
 use crate::identity::Index;
 use crate::source::TableVersion;
 
 /// All tables, each at one version, and who is who in them.
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    /// Grows whenever any table does: the sum of all table versions, each counted from 1.
+    /// Grows whenever any table does: the sum of all table versions, each counted from 1, and of all offsets.
     pub id: u64,
     /// By `<domain>.<table>`; a table that has never been written is not there.
     pub tables: HashMap<String, TableVersion>,
     pub identity: Arc<Index>,
+    /// How far it reaches.
+    pub watermark: Arc<Watermark>,
 }
 
 impl Snapshot {
     /// The snapshot of `tables`.
     pub fn new(tables: HashMap<String, TableVersion>, identity: Arc<Index>) -> Self {
-        let id = tables.values().map(|table| table.version + 1).sum();
-        Self { id, tables, identity }
+        let commits: u64 = tables.values().map(TableVersion::commits).sum();
+        let mut watermark = Watermark::default();
+        for version in tables.values() {
+            for (&partition, &offset) in &*version.next {
+                watermark.advance(&version.topic, partition, offset);
+            }
+        }
+        let offsets: u64 = watermark.iter().map(|(_, _, offset)| offset.unsigned_abs()).sum();
+        Self { id: commits + offsets, tables, identity, watermark: Arc::new(watermark) }
+    }
+
+    /// The same with other tables, for a computation of its own.
+    pub fn with_tables(&self, tables: HashMap<String, TableVersion>) -> Self {
+        Self { id: self.id, tables, identity: self.identity.clone(), watermark: self.watermark.clone() }
     }
 }
 

@@ -21,4 +21,5 @@ mod reconcile;
 mod school;
 mod sources;
 mod traces;
+mod union;
 mod watch;

@@ -168,9 +168,14 @@ impl School {
         Pusher::new(&format!("127.0.0.1:{}", self.http), "gates", GATE_TOKEN).expect("a pusher")
     }
 
+    /// The PostgreSQL wire, and who asks.
+    pub fn address(&self) -> String {
+        format!("host=127.0.0.1 port={} user=e2e password={TOKEN} dbname=quad", self.pg)
+    }
+
     /// Connects to the PostgreSQL wire, once it listens.
     pub async fn client(&self) -> Client {
-        let address = format!("host=127.0.0.1 port={} user=e2e password={TOKEN} dbname=quad", self.pg);
+        let address = self.address();
         let deadline = Instant::now() + DEADLINE;
         loop {
             match tokio_postgres::connect(&address, NoTls).await {

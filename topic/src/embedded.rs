@@ -30,12 +30,13 @@ use crate::{
         block::Piece,
         consumer::EmbeddedConsumer,
         store::{Store, Topic},
-        writer::{Request, Writer},
+        writer::{Ends, Request, Writer},
     },
     error::{Error, ErrorKind, Result},
     log::{Consumer, Extent, Log, Message, Position, Subscription, check_positions, check_sizes, start_positions},
     partition::partition,
     settings::Settings,
+    watermark::Watermark,
 };
 
 /// An append is written in parts of this size, so that a huge one needs bounded memory beside its own messages.
@@ -78,7 +79,7 @@ impl Embedded {
     }
 
     /// Hands pieces to the writer and waits until they are durable.
-    fn write(&self, topic: &Arc<Topic>, pieces: Vec<Piece>) -> Result<()> {
+    fn write(&self, topic: &Arc<Topic>, pieces: Vec<Piece>) -> Result<Ends> {
         let stopped = || Error::new(ErrorKind::Other, "the log's writer has stopped; restart");
         let (done, outcome) = sync_channel(1);
         let requests = self.requests.as_ref().expect("the queue is open until the log is dropped");
@@ -102,18 +103,22 @@ impl Log for Embedded {
         Ok(self.store.ensure_topic(topic, partitions)?.partitions.len() as i32)
     }
 
-    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<()> {
+    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<Watermark> {
         let topic = self.store.topic(topic)?;
         check_sizes(&topic.name, &messages, self.message_bytes_max)?;
         let partitions = topic.partitions.len() as i32;
         let mut part = Part::default();
+        let mut ends = Ends::new();
         for message in messages {
             part.push(partition(&message.key, partitions) as u32, &message, self.block_bytes_max);
             if part.bytes >= APPEND_BYTES_MAX {
-                self.write(&topic, std::mem::take(&mut part).into_pieces())?;
+                ends.extend(self.write(&topic, std::mem::take(&mut part).into_pieces())?);
             }
         }
-        if part.bytes > 0 { self.write(&topic, part.into_pieces()) } else { Ok(()) }
+        if part.bytes > 0 {
+            ends.extend(self.write(&topic, part.into_pieces())?);
+        }
+        Ok(Watermark::of(&topic.name, ends))
     }
 
     fn extents(&self, topic: &str) -> Result<Vec<Extent>> {

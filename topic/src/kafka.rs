@@ -31,6 +31,7 @@ use crate::{
     kafka::{client::Context, consumer::KafkaConsumer, producer::Producer},
     log::{Consumer, Extent, Log, Message, Subscription, check_positions, check_sizes, check_topic},
     settings::Settings,
+    watermark::Watermark,
 };
 
 /// How long to wait before asking again about a topic whose leaders are not known yet.
@@ -174,7 +175,7 @@ impl Log for Kafka {
         }
     }
 
-    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<()> {
+    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<Watermark> {
         check_sizes(topic, &messages, self.settings.message_bytes_max)?;
         let partitions = self.partitions(topic)?;
         self.producer.append(topic, partitions, messages)

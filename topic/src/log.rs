@@ -13,6 +13,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     kafka::Kafka,
     settings::{Kind, Settings},
+    watermark::Watermark,
 };
 
 /// A message to append. Its key decides its partition, see [`crate::partition`].
@@ -82,12 +83,13 @@ pub trait Log: Send + Sync {
     /// `Settings` for an illegal name or count; `Unreachable`, `Denied`.
     fn ensure_topic(&self, topic: &str, partitions: i32) -> Result<i32>;
 
-    /// Appends the messages, in their order within each key, and returns once every one of them is durable.
+    /// Appends the messages, in their order within each key, and returns once every one of them is durable: the offsets
+    /// behind them, or behind what others appended right after.
     ///
     /// # Errors
     /// `TooLarge` and `UnknownTopic`: nothing was appended. Any other: some messages may have been; appending all of
     /// them again leaves each key's last message the right one.
-    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<()>;
+    fn append(&self, topic: &str, messages: Vec<Message>) -> Result<Watermark>;
 
     /// What each partition of the topic holds, ordered by partition.
     ///

@@ -10,7 +10,7 @@ use arrow::compute::{CastOptions, cast_with_options, max};
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use schemas::{Contract, Contracts, coerce, record};
-use topic::{Log, Message};
+use topic::{Log, Message, Watermark};
 
 use crate::connector::{Connector, Spec, TableMapping};
 use crate::error::Error;
@@ -132,11 +132,13 @@ impl Pipeline {
         Ok(Ready { records, letters, now, newest: None })
     }
 
-    /// Appends records and letters to the log. Blocks until every one is acknowledged.
+    /// Appends records and letters to the log. Blocks until every one is acknowledged; whoever has read up to what it gives
+    /// has seen them.
     ///
     /// # Errors
     /// `Log` when some may not be there: send the batch again.
-    pub fn send(&self, ready: &Ready) -> Result<(), Error> {
+    pub fn send(&self, ready: &Ready) -> Result<Watermark, Error> {
+        let mut appended = Watermark::default();
         if !ready.letters.is_empty() {
             let batch = letter::mapped(&ready.letters, ready.now)?;
             let rows = (0..batch.num_rows()).collect();
@@ -146,17 +148,17 @@ impl Pipeline {
                 let what = format!("write a letter: {} {}", violation.field, violation.rule);
                 return Err(Error::internal(what, violation.message.clone()));
             }
-            self.append(self.letters.contract(), &records, ready.now)?;
+            appended = self.append(self.letters.contract(), &records, ready.now)?;
         }
-        self.append(self.contract(), &ready.records, ready.now)?;
+        appended.extend(&self.append(self.contract(), &ready.records, ready.now)?);
         metrics::extracted(&self.source, &self.table.name, ready.records.len(), &ready.letters);
-        Ok(())
+        Ok(appended)
     }
 
-    fn append(&self, contract: &Contract, records: &[Refined], now: DateTime<Utc>) -> Result<(), Error> {
+    fn append(&self, contract: &Contract, records: &[Refined], now: DateTime<Utc>) -> Result<Watermark, Error> {
         let messages: Vec<Message> = records.iter().map(|record| record.message(now)).collect();
         if messages.is_empty() {
-            return Ok(());
+            return Ok(Watermark::default());
         }
         Ok(self.log.append(&contract.topic(), messages)?)
     }

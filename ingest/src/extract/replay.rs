@@ -271,7 +271,8 @@ impl Extract {
         let (extract, topic) = (self.clone(), self.letters.contract().topic());
         let messages = records.iter().map(|record| record.message(now)).collect();
         let marked = tokio::task::spawn_blocking(move || extract.log.append(&topic, messages)).await;
-        Ok(marked.map_err(|error| Error::internal("mark letters", error))??)
+        marked.map_err(|error| Error::internal("mark letters", error))??;
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use lake::Lake;
 use schemas::{Contract, Contracts};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use topic::Log;
+use topic::{Log, Watermark};
 
 use super::pipeline::{Pipeline, Ready, Sent};
 use super::schedule::Schedule;
@@ -140,6 +140,24 @@ impl Extract {
 
     pub fn sources(&self) -> &[PreparedSource] {
         &self.sources
+    }
+
+    /// How far the topics of all contracts are. Blocks.
+    ///
+    /// # Errors
+    /// `Log` when it does not answer.
+    pub(super) fn watermark(&self) -> Result<Watermark, Error> {
+        let mut watermark = Watermark::default();
+        for topic in self.contracts.iter().map(|contract| contract.topic()) {
+            match self.log.extents(&topic) {
+                Ok(extents) => {
+                    extents.iter().for_each(|extent| watermark.advance(&topic, extent.partition, extent.high));
+                }
+                Err(error) if error.kind == topic::ErrorKind::UnknownTopic => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(watermark)
     }
 
     /// Whether pushes are taken.

@@ -4,7 +4,8 @@
 //! them, as a record or a dead letter. Each push is authenticated by bearer token or HMAC; body, batch and rate are
 //! bounded. A push that is refused as a whole (401, 404, 400, 413, 429, 503) has left nothing in the log.
 //!
-//! Dead letters are replayed and discarded on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is.
+//! Dead letters are replayed and discarded on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is,
+//! `GET /v1/watermark` how far the log is.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use topic::Watermark;
 use tracing::Instrument;
 
 use super::admin;
@@ -104,6 +106,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/v1/push/{source}/{table}", post(push))
         .route("/v1/sources", get(sources))
+        .route("/v1/watermark", get(watermark))
         .route("/health", get(|| async { "ok" }))
         .layer(DefaultBodyLimit::max(body_bytes_max))
         .merge(letters)
@@ -121,6 +124,18 @@ async fn sources(State(receiver): State<Arc<Receiver>>) -> Json<Value> {
     Json(serde_json::to_value(receiver.extract.board.report()).unwrap_or_default())
 }
 
+/// How far the log is.
+async fn watermark(State(receiver): State<Arc<Receiver>>) -> Result<Json<Value>, Refusal> {
+    let extract = receiver.extract.clone();
+    let asked = tokio::task::spawn_blocking(move || extract.watermark()).await;
+    let asked = asked.map_err(|error| internal(Error::internal("ask the log", error)))?;
+    let watermark = asked.map_err(|error| {
+        tracing::warn!(error = %error.chain(), "the log did not say how far it is");
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, "the log does not answer; ask again".into())
+    })?;
+    Ok(Json(json!({ "watermark": watermark.to_string() })))
+}
+
 async fn push(
     State(receiver): State<Arc<Receiver>>,
     Path((source, table)): Path<(String, String)>,
@@ -135,8 +150,9 @@ async fn push(
     let span = metrics::span("push", span_source, span_table);
     let kept = keep(&receiver, (&source, &table), &headers, &body).instrument(span.clone()).await;
     let (response, sent, failed) = match kept {
-        Ok(sent) => {
-            let answer = json!({ "accepted": sent.records, "rejected": sent.letters });
+        Ok((sent, watermark)) => {
+            let watermark = watermark.to_string();
+            let answer = json!({ "accepted": sent.records, "rejected": sent.letters, "watermark": watermark });
             (Json(answer).into_response(), sent, None)
         }
         Err(refusal) => {
@@ -149,13 +165,13 @@ async fn push(
     response
 }
 
-/// Brings a push to the log: what became of it, or why nothing was kept.
+/// Brings a push to the log: what became of it and where it is, or why nothing was kept.
 async fn keep(
     receiver: &Arc<Receiver>,
     (source, table): (&str, &str),
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<Sent, Refusal> {
+) -> Result<(Sent, Watermark), Refusal> {
     let place = find(&receiver.extract, source, table, headers, body)?;
     if receiver.rates.check_key(&source.to_string()).is_err() {
         return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many pushes a second; wait and send again".into()));
@@ -168,18 +184,18 @@ async fn keep(
     let sent = Sent { records, letters, repeats: 0, newest };
     let extract = receiver.extract.clone();
     let appended = tokio::task::spawn_blocking(move || extract.sources()[place.0].pipelines[place.1].send(&ready));
-    match appended.await {
-        Ok(Ok(())) => {}
+    let watermark = match appended.await {
+        Ok(Ok(watermark)) => watermark,
         Ok(Err(error)) => {
             receiver.extract.board.failed(source, table, &error.chain());
             tracing::warn!(source, table, error = %error.chain(), "a push could not be kept");
             return Err(not_kept(&error));
         }
         Err(error) => return Err(internal(Error::internal("append a push", error))),
-    }
+    };
     let unknown = prepared.codes_unknown.count();
     receiver.extract.board.succeeded(source, table, sent, unknown, Utc::now());
-    Ok(sent)
+    Ok((sent, watermark))
 }
 
 /// The place of the source and of its table that a push is for, if it may push there. A wrong name and a wrong token look

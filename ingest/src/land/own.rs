@@ -10,9 +10,9 @@ use arrow::array::{Int32Array, Int64Array, RecordBatch};
 use chrono::Utc;
 use chrono_tz::Tz;
 use lake::{Appender, Progress};
-use schemas::Contract;
+use schemas::{Contract, rows};
 
-use super::{Land, rows};
+use super::Land;
 use crate::error::Error;
 use crate::landing::{Landed, Landing};
 use crate::mapping::Mapped;
@@ -70,6 +70,6 @@ impl OwnTable {
             let what = format!("write a row of {}: {} {}", self.contract.name(), violation.field, violation.rule);
             return Err(Error::internal(what, violation.message.clone()));
         }
-        rows::rows(&self.contract, &records.batch, partitions, offsets, self.timezone)
+        Ok(rows::rows(&self.contract, &records.batch, partitions, offsets, self.timezone)?)
     }
 }

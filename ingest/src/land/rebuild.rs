@@ -20,10 +20,10 @@ use lake::Rebuild;
 use schemas::{Contract, Decoder};
 use topic::{Log, Position, Subscription};
 
+use super::Land;
 use super::letters::LetterBox;
 use super::own::OwnTable;
 use super::sieve::Sieve;
-use super::{Land, writers};
 use crate::error::{Error, ErrorKind};
 use crate::letter::{self, Fate, Letter, Marked};
 
@@ -69,7 +69,7 @@ pub async fn rebuild(
     let total: u64 = spans.values().map(|span| (span.end - span.start).unsigned_abs()).sum();
     let sieve = Sieve::new(contract.clone(), land.timezone)?;
     let mut letters = Vec::new();
-    let decoder = writers::decoder(&land.lake, contract).await?;
+    let decoder = land.lake.decoder(contract).await?;
     let read_again = spans.clone();
     let mut reading = read(land.log.clone(), contract.topic(), decoder, spans);
     let mut read = 0;

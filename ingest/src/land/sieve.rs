@@ -5,31 +5,27 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int32Array, RecordBatch};
-use arrow::compute::{concat, concat_batches, filter_record_batch};
+use arrow::array::{Array, AsArray, Int32Array, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono_tz::Tz;
-use schemas::{BadRecord, Checker, Contract, Decoded, Violation};
+use schemas::{BadRecord, Contract, Decoded, Sifted};
 
-use super::rows;
 use crate::error::Error;
 use crate::letter::{Letter, Place, Stage};
 
 /// The sieve of one table.
 pub struct Sieve {
-    contract: Arc<Contract>,
+    inner: schemas::Sieve,
     topic: String,
-    checker: Checker,
-    timezone: Tz,
 }
 
 impl Sieve {
     /// # Errors
     /// `Settings` when a rule of the contract does not compile.
     pub fn new(contract: Arc<Contract>, timezone: Tz) -> Result<Self, Error> {
-        Ok(Self { topic: contract.topic(), checker: Checker::new(&contract)?, timezone, contract })
+        Ok(Self { topic: contract.topic(), inner: schemas::Sieve::new(contract, timezone)? })
     }
 
     /// The good rows, if there are any, and a letter for each bad record.
@@ -38,62 +34,38 @@ impl Sieve {
     /// `Internal`, which no record can cause.
     pub fn sift(&self, decoded: &[Decoded], bad: Vec<BadRecord>) -> Result<(Option<RecordBatch>, Vec<Letter>), Error> {
         let mut letters: Vec<Letter> = bad.into_iter().map(|bad| self.record_letter(bad)).collect();
-        let Some(rows) = self.rows(decoded)? else {
-            return Ok((None, letters));
-        };
-        let violations = self.checker.check(&rows)?;
-        let good = if violations.is_empty() { rows } else { self.set_aside(rows, &violations, &mut letters)? };
-        Ok((Some(good).filter(|good| good.num_rows() > 0), letters))
+        let Some(sifted) = self.inner.sift(decoded)? else { return Ok((None, letters)) };
+        self.write_letters(&sifted, &mut letters)?;
+        Ok((Some(sifted.good()?).filter(|good| good.num_rows() > 0), letters))
     }
 
-    /// All decoded runs as one batch of lake rows.
-    fn rows(&self, decoded: &[schemas::Decoded]) -> Result<Option<RecordBatch>, Error> {
-        let Some(first) = decoded.first() else {
-            return Ok(None);
-        };
-        let failed = |error| Error::internal("join decoded rows", error);
-        let batch = concat_batches(&first.batch.schema(), decoded.iter().map(|part| &part.batch)).map_err(failed)?;
-        let partitions: Vec<&dyn Array> = decoded.iter().map(|part| &part.partitions as &dyn Array).collect();
-        let offsets: Vec<&dyn Array> = decoded.iter().map(|part| &part.offsets as &dyn Array).collect();
-        let partitions = concat(&partitions).map_err(failed)?.as_primitive::<Int32Type>().clone();
-        let offsets = concat(&offsets).map_err(failed)?.as_primitive::<Int64Type>().clone();
-        Ok(Some(rows::rows(&self.contract, &batch, partitions, offsets, self.timezone)?))
-    }
-
-    /// Turns rows that break the contract into letters, and gives the others.
-    fn set_aside(
-        &self,
-        rows: RecordBatch,
-        violations: &[Violation],
-        letters: &mut Vec<Letter>,
-    ) -> Result<RecordBatch, Error> {
-        let partitions = partitions(&rows);
+    /// A letter for each row that breaks the contract.
+    fn write_letters(&self, sifted: &Sifted, letters: &mut Vec<Letter>) -> Result<(), Error> {
+        let rows = &sifted.rows;
+        let partitions = partitions(rows);
         let offsets =
             rows.column_by_name("kafka_offset").expect("a lake row has its place").as_primitive::<Int64Type>();
         let sources = rows.column_by_name("src").expect("a record has a source").as_string::<i32>();
-        let mut is_good = vec![true; rows.num_rows()];
-        for violation in violations {
-            is_good[violation.row] = false;
+        for violation in &sifted.violations {
             letters.push(Letter {
                 stage: Stage::Land,
                 source: sources.value(violation.row).to_string(),
-                target: self.contract.name(),
+                target: self.inner.contract().name(),
                 place: Some(self.place(partitions.value(violation.row), offsets.value(violation.row))),
                 rule: violation.rule.clone(),
                 field: violation.field.clone(),
                 message: violation.message.clone(),
-                bytes: row_json(&rows, violation.row)?,
+                bytes: row_json(rows, violation.row)?,
             });
         }
-        filter_record_batch(&rows, &BooleanArray::from(is_good))
-            .map_err(|error| Error::internal("set bad rows aside", error))
+        Ok(())
     }
 
     fn record_letter(&self, bad: BadRecord) -> Letter {
         Letter {
             stage: Stage::Land,
             source: String::new(),
-            target: self.contract.name(),
+            target: self.inner.contract().name(),
             place: Some(self.place(bad.partition, bad.offset)),
             rule: bad.rule.to_string(),
             field: String::new(),

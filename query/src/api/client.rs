@@ -28,6 +28,7 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub struct Client {
     channel: Channel,
     token: Option<String>,
+    watermark: Option<String>,
 }
 
 /// An answer over Flight SQL.
@@ -69,7 +70,12 @@ impl Client {
                 .with_hint("is `quad up` or `quad query` running?")
                 .with_source(error)
         })?;
-        Ok(Self { channel, token })
+        Ok(Self { channel, token, watermark: None })
+    }
+
+    /// The same, of whose SQL the answers reach to `watermark`.
+    pub fn after(self, watermark: Option<String>) -> Self {
+        Self { watermark, ..self }
     }
 
     /// Asks a question.
@@ -81,6 +87,9 @@ impl Client {
         let mut client = FlightClient::new_from_inner(inner.max_decoding_message_size(MESSAGE_BYTES_MAX));
         if let Some(token) = &self.token {
             client.add_header("authorization", &format!("Bearer {token}")).map_err(from_flight)?;
+        }
+        if let Some(watermark) = &self.watermark {
+            client.add_header("quad-watermark", watermark).map_err(from_flight)?;
         }
         let command = CommandStatementQuery { query: sql.to_string(), transaction_id: None };
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());

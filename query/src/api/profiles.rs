@@ -14,6 +14,7 @@ use proto::profile::v1::{
     LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey, ProfileError, ProfileResult,
     ResolveIdentityRequest, ResolveIdentityResponse, person_key, profile_result,
 };
+use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
@@ -35,6 +36,9 @@ const BATCH_MAX: usize = 200;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 const RESPONSE_BYTES_MAX: usize = 16 << 20;
 const IDENTIFIER_CHARS_MAX: usize = 64;
+
+/// The longest that a call waits for its watermark; its own deadline may end it sooner.
+const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Serves from the store, and identity from the engine's newest snapshot.
 pub struct ProfilesApi {
@@ -61,7 +65,12 @@ impl ProfilesApi {
         Ok(principal)
     }
 
-    fn profiles(&self) -> Result<Arc<Profiles>, Error> {
+    /// The newest profiles, once they reach to the watermark of a request.
+    async fn profiles(&self, min_watermark: &str) -> Result<Arc<Profiles>, Error> {
+        if !min_watermark.is_empty() {
+            let watermark = min_watermark.parse().map_err(Error::from)?;
+            return self.store.after(&watermark, Instant::now() + WATERMARK_WAIT_MAX).await;
+        }
         self.store.get().ok_or_else(|| {
             Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
                 .with_hint("try again in a moment")
@@ -72,35 +81,35 @@ impl ProfilesApi {
 #[tonic::async_trait]
 impl ProfileService for ProfilesApi {
     async fn get_profile(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Status> {
-        watched(Door::GetProfile, || self.get(request))
+        watched(Door::GetProfile, self.get(request)).await
     }
 
     async fn batch_get_profiles(
         &self,
         request: Request<BatchGetProfilesRequest>,
     ) -> Result<Response<BatchGetProfilesResponse>, Status> {
-        watched(Door::BatchGetProfiles, || self.batch_get(request))
+        watched(Door::BatchGetProfiles, self.batch_get(request)).await
     }
 
     async fn list_profiles(
         &self,
         request: Request<ListProfilesRequest>,
     ) -> Result<Response<ListProfilesResponse>, Status> {
-        watched(Door::ListProfiles, || self.list(request))
+        watched(Door::ListProfiles, self.list(request)).await
     }
 
     async fn resolve_identity(
         &self,
         request: Request<ResolveIdentityRequest>,
     ) -> Result<Response<ResolveIdentityResponse>, Status> {
-        watched(Door::ResolveIdentity, || self.resolve(request))
+        watched(Door::ResolveIdentity, self.resolve(request)).await
     }
 }
 
 /// Answers one call and records how it went.
-fn watched<T>(door: Door, answer: impl FnOnce() -> Result<T, Error>) -> Result<T, Status> {
+async fn watched<T>(door: Door, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
     let mut watched = metrics::Request::begin(door);
-    let answered = answer();
+    let answered = answer.await;
     watched.outcome = match &answered {
         Ok(_) => Outcome::Done,
         Err(error) => Outcome::Failed(error.kind),
@@ -110,18 +119,19 @@ fn watched<T>(door: Door, answer: impl FnOnce() -> Result<T, Error>) -> Result<T
 
 /// The calls: each is answered from memory, so none of them waits.
 impl ProfilesApi {
-    fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
+    async fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
         let principal = self.enter(&request, Door::GetProfile)?;
         let request = request.into_inner();
-        let profiles = self.profiles()?;
+        let profiles = self.profiles(&request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
         let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
         let person = find(&profiles, request.person.as_ref())?;
         audit(&principal, Door::GetProfile, request.purpose, 1);
-        Ok(Response::new(GetProfileResponse { profile: Some(reading.profile(person)) }))
+        let profile = Some(reading.profile(person));
+        Ok(Response::new(GetProfileResponse { profile, watermark: profiles.watermark.clone() }))
     }
 
-    fn batch_get(
+    async fn batch_get(
         &self,
         request: Request<BatchGetProfilesRequest>,
     ) -> Result<Response<BatchGetProfilesResponse>, Error> {
@@ -133,7 +143,7 @@ impl ProfilesApi {
                 Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
             return Err(error.with_hint("split the batch"));
         }
-        let profiles = self.profiles()?;
+        let profiles = self.profiles(&request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
         let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
         let results = request.persons.iter().map(|key| {
@@ -148,13 +158,13 @@ impl ProfilesApi {
         });
         let results = results.collect();
         audit(&principal, Door::BatchGetProfiles, request.purpose, keys);
-        Ok(Response::new(BatchGetProfilesResponse { results }))
+        Ok(Response::new(BatchGetProfilesResponse { results, watermark: profiles.watermark.clone() }))
     }
 
-    fn list(&self, request: Request<ListProfilesRequest>) -> Result<Response<ListProfilesResponse>, Error> {
+    async fn list(&self, request: Request<ListProfilesRequest>) -> Result<Response<ListProfilesResponse>, Error> {
         let principal = self.enter(&request, Door::ListProfiles)?;
         let request = request.into_inner();
-        let profiles = self.profiles()?;
+        let profiles = self.profiles(&request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
         let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
         let page = Page::new(&request)?;
@@ -164,10 +174,14 @@ impl ProfilesApi {
             profiles: persons.into_iter().map(|person| reading.profile(person)).collect(),
             next_page_token,
             total_size: i32::try_from(total).unwrap_or(i32::MAX),
+            watermark: profiles.watermark.clone(),
         }))
     }
 
-    fn resolve(&self, request: Request<ResolveIdentityRequest>) -> Result<Response<ResolveIdentityResponse>, Error> {
+    async fn resolve(
+        &self,
+        request: Request<ResolveIdentityRequest>,
+    ) -> Result<Response<ResolveIdentityResponse>, Error> {
         let principal = self.enter(&request, Door::ResolveIdentity)?;
         let request = request.into_inner();
         let length = request.id_value.chars().count();

@@ -1,6 +1,6 @@
 //! Keeping up with the lake. New table versions enter, a new snapshot leaves, identity included, in one step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -22,7 +22,8 @@ use crate::source::{Source, TableVersion};
 const LOOKS_CONCURRENT_MAX: usize = 8;
 
 impl Engine {
-    /// Looks for new versions and, if there are any, answers from them from now on. True when there were.
+    /// Looks for new versions in the lake and new rows in the tail and, if there are any, answers from them from now on.
+    /// True when there were.
     ///
     /// # Errors
     /// The first table that could not be read; the snapshot then stays as it was.
@@ -30,19 +31,39 @@ impl Engine {
         let old = self.pin().snapshot.clone();
         let look = async |contract: &Arc<Contract>| -> Result<Option<(String, TableVersion)>, Error> {
             let name = contract.name();
-            let known = old.tables.get(&name).map(|table| table.version);
-            Ok(source.newer(contract, known).await?.map(|version| (name, version)))
+            Ok(source.newer(contract, old.tables.get(&name)).await?.map(|version| (name, version)))
         };
         let looked = futures::stream::iter(self.contracts.iter().map(look)).buffered(LOOKS_CONCURRENT_MAX);
         let found: Vec<_> = looked.try_collect().await?;
         let changed: HashMap<String, TableVersion> = found.into_iter().flatten().collect();
+        self.watch.refreshed();
+        self.watch.taken_up(&changed);
+        self.take_up(source, changed, person_key).await
+    }
+
+    /// As [`Engine::refresh`], of the tail alone.
+    ///
+    /// # Errors
+    /// What DataFusion finds in the identity's tables.
+    pub async fn refresh_tail(&self, source: &Source, person_key: &[u8]) -> Result<bool, Error> {
+        self.take_up(source, HashMap::new(), person_key).await
+    }
+
+    async fn take_up(
+        &self,
+        source: &Source,
+        landed: HashMap<String, TableVersion>,
+        person_key: &[u8],
+    ) -> Result<bool, Error> {
+        let old = self.pin().snapshot.clone();
+        let mut changed: HashSet<String> = landed.keys().cloned().collect();
+        let mut tables = old.tables.clone();
+        tables.extend(landed);
+        changed.extend(source.tail().map(|tail| tail.complete(&mut tables)).unwrap_or_default());
         if changed.is_empty() {
-            self.watch.refreshed(&changed);
             return Ok(false);
         }
-        let is_identity_new = facts::TABLES.iter().any(|table| changed.contains_key(*table));
-        let mut tables = old.tables.clone();
-        tables.extend(changed.clone());
+        let is_identity_new = facts::TABLES.iter().any(|table| changed.contains(*table));
         let mut snapshot = Snapshot::new(tables, old.identity.clone());
         if is_identity_new {
             let pin = self.bind(Arc::new(Snapshot::new(snapshot.tables.clone(), Arc::default())));
@@ -55,7 +76,6 @@ impl Engine {
         }
         tracing::debug!(snapshot = snapshot.id, "new snapshot");
         self.set_snapshot(Arc::new(snapshot));
-        self.watch.refreshed(&changed);
         Ok(true)
     }
 

@@ -6,6 +6,7 @@ use datafusion::scalar::ScalarValue;
 use expect_test::expect;
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::Terms;
 use crate::access::{Principal, Role};
 use crate::error::ErrorKind;
 use crate::fixture::{self, analyst, ask, campus, engine, engine_with};
@@ -71,13 +72,13 @@ async fn parameters_are_bound_by_place() {
     let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await.unwrap();
     expect!["[Some(Utf8), Some(Decimal128(5, 1))]"].assert_eq(&format!("{:?}", prepared.parameters));
     let parameters = vec![ScalarValue::from("20240001"), ScalarValue::from("60")];
-    let answer = engine.run(&analyst(), &prepared, parameters, None).await.unwrap();
+    let answer = engine.run(&analyst(), &prepared, parameters, Terms::default()).await.unwrap();
     let batches: Vec<_> = answer.try_collect().await.unwrap();
     assert_eq!(ScalarValue::try_from_array(batches[0].column(0), 0).unwrap(), ScalarValue::from(2_i64));
-    let error = engine.run(&analyst(), &prepared, vec![], None).await.unwrap_err();
+    let error = engine.run(&analyst(), &prepared, vec![], Terms::default()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::InvalidArgument);
     let wrong = vec![ScalarValue::from("20240001"), ScalarValue::from("many")];
-    let error = engine.run(&analyst(), &prepared, wrong, None).await.unwrap_err();
+    let error = engine.run(&analyst(), &prepared, wrong, Terms::default()).await.unwrap_err();
     assert_eq!((error.kind, error.message.contains("$2")), (ErrorKind::InvalidArgument, true));
 }
 
@@ -97,7 +98,7 @@ async fn a_prepared_question_answers_from_the_newest_snapshot() {
         .await
         .unwrap();
     let count = async || {
-        let answer = engine.run(&analyst(), &prepared, vec![], None).await.unwrap();
+        let answer = engine.run(&analyst(), &prepared, vec![], Terms::default()).await.unwrap();
         let batches: Vec<_> = answer.try_collect().await.unwrap();
         let cell = |column: usize| ScalarValue::try_from_array(batches[0].column(column), 0).unwrap();
         (cell(0), cell(1))
@@ -107,7 +108,7 @@ async fn a_prepared_question_answers_from_the_newest_snapshot() {
         .await
         .unwrap();
     let rows = async || {
-        let answer = engine.run(&analyst(), &by_name, vec![ScalarValue::from("体育")], None).await.unwrap();
+        let answer = engine.run(&analyst(), &by_name, vec![ScalarValue::from("体育")], Terms::default()).await.unwrap();
         let batches: Vec<_> = answer.try_collect().await.unwrap();
         batches.iter().map(|batch| batch.num_rows()).sum::<usize>()
     };
@@ -126,7 +127,10 @@ async fn a_question_that_takes_too_long_is_stopped() {
     let sql =
         "SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 10000000) b WHERE a.value <> b.value";
     let prepared = engine.prepare_text(&analyst(), Door::FlightSql, sql).await.unwrap();
-    let mut answer = engine.run(&analyst(), &prepared, vec![], Some(Duration::from_millis(50))).await.unwrap();
+    let mut answer = engine
+        .run(&analyst(), &prepared, vec![], Terms { timeout: Some(Duration::from_millis(50)), ..Terms::default() })
+        .await
+        .unwrap();
     let error = answer.next().await.unwrap().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Timeout);
     assert!(answer.next().await.is_none());
@@ -138,12 +142,12 @@ async fn places_are_limited_and_given_back() {
     let engine = engine_with(&settings, &[]).await;
     let endless = "SELECT count(*) FROM generate_series(1, 100000000000)";
     let prepared = engine.prepare_text(&analyst(), Door::FlightSql, endless).await.unwrap();
-    let first = engine.run(&analyst(), &prepared, vec![], None).await.unwrap();
-    let error = engine.run(&analyst(), &prepared, vec![], None).await.unwrap_err();
+    let first = engine.run(&analyst(), &prepared, vec![], Terms::default()).await.unwrap();
+    let error = engine.run(&analyst(), &prepared, vec![], Terms::default()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Busy);
     drop(first);
     let give_up = std::time::Instant::now() + Duration::from_secs(30);
-    while engine.run(&analyst(), &prepared, vec![], None).await.is_err() {
+    while engine.run(&analyst(), &prepared, vec![], Terms::default()).await.is_err() {
         assert!(std::time::Instant::now() < give_up, "a dropped question keeps its place");
     }
 }

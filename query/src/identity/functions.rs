@@ -5,12 +5,13 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, PrimitiveArray, StringArray, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
 use datafusion::common::cast::as_string_array;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::scalar::ScalarValue;
 use schemas::record::timestamp_type;
 
 use super::index::{Index, Resolution};
@@ -22,7 +23,9 @@ pub fn all() -> Vec<ScalarUDF> {
     let what = [What::Person, What::Link];
     let resolve =
         what.into_iter().flat_map(|what| by.into_iter().map(move |by| ScalarUDF::from(Resolve::new(what, by))));
-    resolve.chain([ScalarUDF::from(SnapshotId { signature: Signature::nullary(Volatility::Stable) })]).collect()
+    let of_snapshot = [OfSnapshot::Id, OfSnapshot::Watermark]
+        .map(|what| ScalarUDF::from(SnapshotFunction { what, signature: Signature::nullary(Volatility::Stable) }));
+    resolve.chain(of_snapshot).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -117,15 +120,25 @@ impl ScalarUDFImpl for Resolve {
     }
 }
 
-/// `quad_snapshot()`: which snapshot answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum OfSnapshot {
+    Id,
+    Watermark,
+}
+
+/// `quad_snapshot()`: which snapshot answers; `quad_watermark()`: how far it reaches.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct SnapshotId {
+struct SnapshotFunction {
+    what: OfSnapshot,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for SnapshotId {
+impl ScalarUDFImpl for SnapshotFunction {
     fn name(&self) -> &str {
-        "quad_snapshot"
+        match self.what {
+            OfSnapshot::Id => "quad_snapshot",
+            OfSnapshot::Watermark => "quad_watermark",
+        }
     }
 
     fn signature(&self) -> &Signature {
@@ -133,11 +146,17 @@ impl ScalarUDFImpl for SnapshotId {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Int64)
+        Ok(match self.what {
+            OfSnapshot::Id => DataType::Int64,
+            OfSnapshot::Watermark => DataType::Utf8,
+        })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let id = Pinned::of(&args.config_options)?.id.cast_signed();
-        Ok(ColumnarValue::Array(Arc::new(Int64Array::from(vec![id; args.number_rows]))))
+        let snapshot = Pinned::of(&args.config_options)?;
+        Ok(ColumnarValue::Scalar(match self.what {
+            OfSnapshot::Id => ScalarValue::from(snapshot.id.cast_signed()),
+            OfSnapshot::Watermark => ScalarValue::from(snapshot.watermark.to_string()),
+        }))
     }
 }

@@ -142,20 +142,16 @@ impl Computer {
     ) -> Result<Profiles, Error> {
         let silent_since = self.silent_since(&snapshot, now).await?;
         // The views become tables of a snapshot that only this computation sees.
-        let mut own = Arc::new(Snapshot {
-            id: snapshot.id,
-            tables: snapshot.tables.clone(),
-            identity: snapshot.identity.clone(),
-        });
+        let mut own = Arc::new(snapshot.with_tables(snapshot.tables.clone()));
         for view in &self.definitions.views {
             let batches = self.ask(&own, &view.name, &view.sql, now).await?;
             let name = format!("{SCHEMA}.{}", view.name);
             let mut tables = own.tables.clone();
             if let Some(schema) = batches.first().map(RecordBatch::schema) {
                 let rows = Arc::new(MemTable::try_new(schema, vec![batches])?);
-                tables.insert(name, TableVersion { version: 0, rows });
+                tables.insert(name, TableVersion::new(None, rows));
             }
-            own = Arc::new(Snapshot { id: own.id, tables, identity: own.identity.clone() });
+            own = Arc::new(own.with_tables(tables));
         }
         let mut rows: FastMap<String, Row> = FastMap::new();
         for question in &self.definitions.questions {

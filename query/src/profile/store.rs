@@ -1,10 +1,16 @@
 //! The computed profiles, in memory. A computation's result enters and replaces the one before as a whole; persons leave.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use topic::Watermark;
 
 use super::definition::Item;
 use super::value::Value;
+use crate::engine::not_reached;
+use crate::error::Error;
 use crate::identity::{IdType, Resolution};
 use crate::snapshot::Snapshot;
 
@@ -47,6 +53,8 @@ pub struct Person {
 #[derive(Debug)]
 pub struct Profiles {
     pub snapshot: Arc<Snapshot>,
+    /// How far the snapshot reaches, as a token.
+    pub watermark: String,
     /// Microseconds UTC.
     pub computed_at: i64,
     pub items: Arc<Vec<Item>>,
@@ -58,7 +66,8 @@ pub struct Profiles {
 impl Profiles {
     pub fn new(snapshot: Arc<Snapshot>, computed_at: i64, items: Arc<Vec<Item>>, persons: Vec<Arc<Person>>) -> Self {
         let by_id = persons.iter().enumerate().map(|(place, person)| (person.id.clone(), place)).collect();
-        Self { snapshot, computed_at, items, persons, by_id }
+        let watermark = snapshot.watermark.to_string();
+        Self { snapshot, watermark, computed_at, items, persons, by_id }
     }
 
     /// By person id, letter case aside.
@@ -81,15 +90,29 @@ impl Profiles {
 /// The newest profiles; none before the first computation.
 #[derive(Debug, Default)]
 pub struct Store {
-    profiles: RwLock<Option<Arc<Profiles>>>,
+    profiles: watch::Sender<Option<Arc<Profiles>>>,
 }
 
 impl Store {
     pub fn get(&self) -> Option<Arc<Profiles>> {
-        self.profiles.read().expect("nobody panics while holding the profiles").clone()
+        self.profiles.borrow().clone()
+    }
+
+    /// The newest profiles, once they reach to `watermark`.
+    ///
+    /// # Errors
+    /// `Timeout` when they do not by `deadline`.
+    pub async fn after(&self, watermark: &Watermark, deadline: Instant) -> Result<Arc<Profiles>, Error> {
+        let mut newer = self.profiles.subscribe();
+        let covers = |profiles: &Arc<Profiles>| profiles.snapshot.watermark.covers(watermark);
+        let reached = newer.wait_for(|profiles| profiles.as_ref().is_some_and(covers));
+        match tokio::time::timeout_at(deadline, reached).await {
+            Ok(Ok(profiles)) => Ok(profiles.as_ref().expect("it has been waited for").clone()),
+            _ => Err(not_reached()),
+        }
     }
 
     pub fn set(&self, profiles: Arc<Profiles>) {
-        *self.profiles.write().expect("nobody panics while holding the profiles") = Some(profiles);
+        self.profiles.send_replace(Some(profiles));
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
+use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::PhysicalExpr;
@@ -15,6 +16,7 @@ use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::union::UnionExec;
 use datafusion::scalar::ScalarValue;
 
 use crate::snapshot::Pinned;
@@ -62,8 +64,12 @@ impl TableProvider for Rows {
         // A filter on a column this version stores otherwise is left to the question's own filter above.
         let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_stored(filter, &stored)).cloned().collect();
         let limit = limit.filter(|_| filters.is_empty());
-        let plan = table.rows.scan(session, Some(&columns), &filters, limit).await?;
-        conform(plan, &wanted)
+        let lake = conform(table.rows.scan(session, Some(&columns), &filters, limit).await?, &wanted)?;
+        let Some(rows) = table.tail.first() else { return Ok(lake) };
+        let stored = rows.schema();
+        let columns = wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+        let tail = MemorySourceConfig::try_new_exec(&[table.tail.to_vec()], stored, Some(columns))?;
+        UnionExec::try_new(vec![lake, conform(tail, &wanted)?])
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

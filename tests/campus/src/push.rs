@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::http::Http;
@@ -22,6 +23,7 @@ pub struct Pusher {
     token: String,
     runtime: Runtime,
     http: Http,
+    answer: Value,
 }
 
 impl Pusher {
@@ -31,7 +33,18 @@ impl Pusher {
     /// The runtime cannot start.
     pub fn new(address: &str, source: &str, token: &str) -> Result<Pusher> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Pusher { source: source.into(), token: token.into(), runtime, http: Http::new(address) })
+        Ok(Pusher {
+            source: source.into(),
+            token: token.into(),
+            runtime,
+            http: Http::new(address),
+            answer: Value::Null,
+        })
+    }
+
+    /// What was answered to the last delivery; null before.
+    pub fn answer(&self) -> &Value {
+        &self.answer
     }
 
     /// Delivers one body. Blocks; not to be called from async code.
@@ -44,7 +57,10 @@ impl Pusher {
         for attempt in 0..TRIES_MAX {
             let answer = self.runtime.block_on(self.http.post_json(&path, &self.token, &push.body));
             match answer {
-                Ok((status, _)) if status.is_success() => return Ok(()),
+                Ok((status, answer)) if status.is_success() => {
+                    self.answer = serde_json::from_str(&answer)?;
+                    return Ok(());
+                }
                 Ok((StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE, answer)) => last = answer,
                 Ok((status, answer)) => bail!("the webhook refused a push to {}: {status} {answer}", push.table),
                 Err(error) => last = format!("{error:#}"),

@@ -63,7 +63,7 @@ impl Writer {
     fn append(&self, messages: Vec<Message>) -> Result<()> {
         loop {
             match self.log.append(&self.contract.topic(), messages.clone()) {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) if error.is_retryable() => std::thread::sleep(PACE),
                 Err(error) => return Err(error).context("the log refuses a record"),
             }

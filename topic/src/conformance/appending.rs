@@ -5,6 +5,7 @@ use crate::{
     error::ErrorKind,
     log::{Extent, Log, Message, Subscription},
     partition::partition,
+    watermark::Watermark,
 };
 
 pub(super) fn a_topic_is_made_once(log: &dyn Log) {
@@ -21,7 +22,7 @@ pub(super) fn a_topic_is_made_once(log: &dyn Log) {
 
 pub(super) fn unknown_topics_are_told(log: &dyn Log) {
     let kind = |result: Result<(), crate::Error>| result.unwrap_err().kind;
-    assert_eq!(kind(log.append("quad.test.none", vec![message("k", "v")])), ErrorKind::UnknownTopic);
+    assert_eq!(kind(log.append("quad.test.none", vec![message("k", "v")]).map(|_| ())), ErrorKind::UnknownTopic);
     assert_eq!(kind(log.extents("quad.test.none").map(|_| ())), ErrorKind::UnknownTopic);
     let unknown = Subscription::Assign(vec![position("quad.test.none", 0, 0)]);
     assert_eq!(kind(log.consumer(unknown).map(|_| ())), ErrorKind::UnknownTopic);
@@ -34,11 +35,14 @@ pub(super) fn unknown_topics_are_told(log: &dyn Log) {
 
 pub(super) fn offsets_are_contiguous(log: &dyn Log) {
     let topic = new_topic(log, 4);
-    log.append(&topic, Vec::new()).unwrap();
+    assert!(log.append(&topic, Vec::new()).unwrap().is_empty());
+    let mut appended = Watermark::default();
     for batch in 0..20 {
         let messages = (0..batch * 7).map(|at| message(&format!("k{at}"), format!("{batch}"))).collect();
-        log.append(&topic, messages).unwrap();
+        appended.extend(&log.append(&topic, messages).unwrap());
     }
+    let ends = log.extents(&topic).unwrap().into_iter().map(|extent| (extent.partition, extent.high));
+    assert_eq!(appended, Watermark::of(&topic, ends), "an append says where it ends");
     let partitions = read_all(log, &topic, 1000);
     assert_eq!(partitions.values().map(Vec::len).sum::<usize>(), (0..20).map(|batch| batch * 7).sum::<usize>());
     assert_eq!(partitions.len(), 4, "every partition got something");

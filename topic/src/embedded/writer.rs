@@ -32,8 +32,12 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 pub(crate) struct Request {
     pub topic: Arc<Topic>,
     pub pieces: Vec<Piece>,
-    pub done: SyncSender<Result<()>>,
+    /// Gets the next offset of each of its partitions.
+    pub done: SyncSender<Result<Ends>>,
 }
+
+/// Partitions and their next offsets.
+pub(crate) type Ends = Vec<(i32, i64)>;
 
 pub(crate) struct Writer {
     store: Arc<Store>,
@@ -87,13 +91,20 @@ impl Writer {
     }
 
     fn commit(&mut self, batch: Vec<Request>, bytes: u64) {
-        let (waiting, pieces): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|request| (request.done, (request.topic, request.pieces))).unzip();
+        let places = |request: &Request| -> Vec<_> {
+            request.pieces.iter().map(|piece| (request.topic.number, piece.partition)).collect()
+        };
+        let (waiting, pieces): (Vec<_>, Vec<_>) = batch
+            .into_iter()
+            .map(|request| ((places(&request), request.done), (request.topic, request.pieces)))
+            .unzip();
         let result = self.check_space(bytes).and_then(|()| self.write(pieces));
-        for done in waiting {
+        for (places, done) in waiting {
+            let ends =
+                places.iter().map(|place| (place.1 as i32, self.tails.get(place).map_or(0, |tail| tail.offset as i64)));
             // Whoever waits may have gone; the records are there all the same.
             let _ = done.send(match &result {
-                Ok(()) => Ok(()),
+                Ok(()) => Ok(ends.collect()),
                 Err(error) => Err(Error::new(error.kind.clone(), chain(error))),
             });
         }

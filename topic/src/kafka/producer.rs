@@ -4,6 +4,7 @@
 //! refused every one. What never happens: a message still on its way after the answer, or a buffer without a bound.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Condvar, Mutex, RwLock},
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use rdkafka::{
     ClientConfig, ClientContext,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
-    message::DeliveryResult,
+    message::{DeliveryResult, Message as _},
     producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer},
 };
 
@@ -21,6 +22,7 @@ use crate::{
     kafka::client,
     log::Message,
     partition::partition,
+    watermark::Watermark,
 };
 
 /// How long to wait for room in the buffer before looking again; acknowledgements make room.
@@ -41,7 +43,7 @@ impl Producer {
     }
 
     /// Appends the messages to the topic, which has `partitions` partitions.
-    pub fn append(&self, topic: &str, partitions: i32, messages: Vec<Message>) -> Result<()> {
+    pub fn append(&self, topic: &str, partitions: i32, messages: Vec<Message>) -> Result<Watermark> {
         let producer = self.current()?;
         let append = Arc::new(Append::default());
         let mut handed_over = 0;
@@ -59,9 +61,9 @@ impl Producer {
             handed_over += 1;
         }
         // Wait for all of them also after an error: nothing may arrive once the caller has its answer.
-        let failed = append.wait(handed_over);
+        let (next, failed) = append.wait(handed_over);
         match refused.or(failed) {
-            None => Ok(()),
+            None => Ok(Watermark::of(topic, next)),
             Some(error) if self.retire(&producer) => {
                 let message = format!("could not append to {topic}: the producer had to be given up");
                 Err(Error::with_source(ErrorKind::Unreachable, message, error))
@@ -125,30 +127,39 @@ struct Append {
 #[derive(Default)]
 struct Answers {
     count: usize,
+    /// The next offset by partition.
+    next: BTreeMap<i32, i64>,
     /// Zero until the appending thread has handed everything over.
     expected: usize,
     error: Option<KafkaError>,
 }
 
 impl Append {
-    fn answer(&self, error: Option<KafkaError>) {
+    /// Takes the place that a message got, or why it got none.
+    fn answer(&self, answer: std::result::Result<(i32, i64), KafkaError>) {
         let mut answers = self.answers.lock().expect("no thread panics while it counts");
         answers.count += 1;
-        answers.error = answers.error.take().or(error);
+        match answer {
+            Ok((partition, offset)) => {
+                let next = answers.next.entry(partition).or_default();
+                *next = (offset + 1).max(*next);
+            }
+            Err(error) => _ = answers.error.get_or_insert(error),
+        }
         if answers.count == answers.expected {
             self.all_there.notify_all();
         }
     }
 
-    /// Waits for `expected` answers and returns the first error. librdkafka answers for every message it took within
+    /// Waits for `expected` answers and returns the offsets behind them and the first error. librdkafka answers for every message it took within
     /// the delivery timeout, so this ends.
-    fn wait(&self, expected: usize) -> Option<KafkaError> {
+    fn wait(&self, expected: usize) -> (BTreeMap<i32, i64>, Option<KafkaError>) {
         let mut answers = self.answers.lock().expect("no thread panics while it counts");
         answers.expected = expected;
         while answers.count < expected {
             answers = self.all_there.wait(answers).expect("no thread panics while it counts");
         }
-        answers.error.take()
+        (std::mem::take(&mut answers.next), answers.error.take())
     }
 }
 
@@ -169,6 +180,9 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = Arc<Append>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, append: Self::DeliveryOpaque) {
-        append.answer(result.as_ref().err().map(|(error, _)| error.clone()));
+        append.answer(match result {
+            Ok(message) => Ok((message.partition(), message.offset())),
+            Err((error, _)) => Err(error.clone()),
+        });
     }
 }

@@ -23,13 +23,13 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::arrow::ipc::writer::IpcWriteOptions;
 use datafusion::scalar::ScalarValue;
 use futures::{Stream, TryStreamExt as _};
-use tonic::metadata::MetadataValue;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::metadata::Metadata;
 use super::{Flight, FlightStream, encode, encode_one, flight_info, internal};
 use crate::access::Principal;
-use crate::engine::Prepared;
+use crate::engine::{Prepared, Terms};
 use crate::error::{Error, ErrorKind};
 use crate::guard;
 use crate::policy::Door;
@@ -83,7 +83,8 @@ impl FlightSqlService for Flight {
         let sql = std::str::from_utf8(&ticket.statement_handle);
         let sql = sql.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the ticket is not ours"))?;
         let prepared = self.engine.prepare_text(&principal, Door::FlightSql, sql).await?;
-        self.answer(&principal, &prepared, Vec::new()).await
+        let terms = terms(request.metadata())?;
+        self.answer(&principal, &prepared, Vec::new(), terms).await
     }
 
     async fn do_action_create_prepared_statement(
@@ -145,7 +146,8 @@ impl FlightSqlService for Flight {
     ) -> Result<Response<FlightStream>, Status> {
         let principal = self.authenticate(request.metadata())?;
         let kept = self.handles.get(&principal, &query.prepared_statement_handle)?;
-        self.answer(&principal, &kept.prepared, kept.parameters).await
+        let terms = terms(request.metadata())?;
+        self.answer(&principal, &kept.prepared, kept.parameters, terms).await
     }
 
     /// Refused with the reason, which differs for what is no statement at all.
@@ -343,10 +345,17 @@ impl Flight {
         principal: &Principal,
         prepared: &Prepared,
         parameters: Vec<ScalarValue>,
+        terms: Terms,
     ) -> Result<Response<<Self as FlightService>::DoGetStream>, Status> {
-        let answer = self.engine.run(principal, prepared, parameters, None).await?;
+        let answer = self.engine.run(principal, prepared, parameters, terms).await?;
         Ok(encode(prepared.schema.clone(), answer))
     }
+}
+
+/// What a call asks of its answer: the header `quad-watermark` has it wait for records.
+fn terms(metadata: &MetadataMap) -> Result<Terms, Error> {
+    let token = metadata.get("quad-watermark").and_then(|value| value.to_str().ok());
+    Ok(Terms { timeout: None, after: token.map(str::parse).transpose()? })
 }
 
 fn not_an_update() -> Error {

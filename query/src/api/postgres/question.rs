@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ParamValues;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::sqlparser::ast::{Set, Statement};
+use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ObjectName, Reset, ResetStatement, Set, Statement};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::arrow_pg::datatypes::{arrow_schema_to_pg_fields, df, encode_recordbatch, into_pg_type};
 use datafusion_postgres::hooks::HookClient;
@@ -28,10 +28,11 @@ use datafusion_postgres::pgwire::messages::extendedquery::Execute;
 use datafusion_postgres::pgwire::messages::response::TransactionStatus;
 use datafusion_postgres::pgwire::types::format::FormatOptions;
 use futures::{Sink, Stream, StreamExt as _, stream};
+use topic::Watermark;
 
 use super::interrupt::{Gone, Interrupt};
 use crate::access::Principal;
-use crate::engine::{Answer, Engine, Prepared};
+use crate::engine::{Answer, Engine, Prepared, Terms};
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
 use crate::policy::Door;
@@ -61,9 +62,9 @@ impl Questions {
     ) -> PgWireResult<Response> {
         let principal = principal(client)?;
         let mut interrupt = Interrupt::new(client, &self.gone).await;
-        let timeout = statement_timeout(client);
+        let terms = Terms { timeout: statement_timeout(client), after: watermark(client)? };
         let answer = tokio::select! {
-            answer = self.engine.run(&principal, prepared, parameters, timeout) => answer?,
+            answer = self.engine.run(&principal, prepared, parameters, terms) => answer?,
             error = interrupt.wait() => return Err(error.into()),
         };
         let options = Arc::new(FormatOptions::from_client_metadata(client.metadata()));
@@ -112,10 +113,48 @@ fn statement_timeout<C: ClientInfo + ?Sized>(client: &C) -> Option<Duration> {
     client.metadata().get("statement_timeout_ms")?.parse().ok().map(Duration::from_millis)
 }
 
+/// The session setting that has answers wait for records.
+const WATERMARK: &str = "quad.watermark";
+
+/// `SET quad.watermark`, as it was checked when it was set.
+fn watermark<C: ClientInfo + ?Sized>(client: &C) -> PgWireResult<Option<Watermark>> {
+    let token = client.metadata().get(WATERMARK).filter(|token| !token.is_empty());
+    Ok(token.map(|token| token.parse()).transpose().map_err(Error::from)?)
+}
+
+/// Keeps the token of a `SET quad.watermark`; an empty one, or RESET, waits for nothing.
+fn set_watermark(client: &mut dyn HookClient, statement: &Statement) -> Option<Result<(), Error>> {
+    let token = match statement {
+        Statement::Set(Set::SingleAssignment { variable, values, .. }) if is_watermark(variable) => {
+            match values.as_slice() {
+                [SqlExpr::Value(value)] => value.value.clone().into_string().unwrap_or_default(),
+                [SqlExpr::Identifier(name)] if name.value.eq_ignore_ascii_case("default") => String::new(),
+                _ => return Some(Err(Error::new(ErrorKind::InvalidArgument, "quad.watermark is one text in quotes"))),
+            }
+        }
+        Statement::Reset(ResetStatement { reset: Reset::ConfigurationParameter(variable) })
+            if is_watermark(variable) =>
+        {
+            String::new()
+        }
+        _ => return None,
+    };
+    Some(token.parse::<Watermark>().map_err(Error::from).map(|_| {
+        client.metadata_mut().insert(WATERMARK.to_string(), token);
+    }))
+}
+
+fn is_watermark(variable: &ObjectName) -> bool {
+    variable.to_string().eq_ignore_ascii_case(WATERMARK)
+}
+
 /// A statement that is not a question but expected by clients: `SET`, `SHOW`, transactions, `DISCARD`. `None` for questions.
 async fn command(client: &mut dyn HookClient, statement: &Statement) -> Option<PgWireResult<Response>> {
     // The hooks want a session; this one is nobody's, so that nothing they set has an effect on others.
     static NOBODYS: LazyLock<SessionContext> = LazyLock::new(SessionContext::new);
+    if let Some(set) = set_watermark(client, statement) {
+        return Some(set.map(|()| Response::Execution(Tag::new("SET"))).map_err(PgWireError::from));
+    }
     if let Some(error) = refused_setting(statement) {
         return Some(Err(error.into()));
     }

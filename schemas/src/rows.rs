@@ -9,8 +9,8 @@ use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array
 use arrow::datatypes::{DataType, Date32Type, TimestampMicrosecondType};
 use chrono::{DateTime, Offset, TimeZone};
 use chrono_tz::Tz;
-use schemas::Contract;
 
+use crate::contract::Contract;
 use crate::error::Error;
 
 const MICROS_A_DAY: i64 = 86_400_000_000;
@@ -21,7 +21,7 @@ const MICROS_A_QUARTER: i64 = 900_000_000;
 /// Rows in the lake's schema of `contract`.
 ///
 /// # Errors
-/// `Internal` when the batch is not in the contract's record schema.
+/// `Shape` when the batch is not in the contract's record schema.
 pub fn rows(
     contract: &Contract,
     records: &RecordBatch,
@@ -35,10 +35,11 @@ pub fn rows(
     columns.push(Arc::new(offsets));
     if contract.is_partitioned() {
         let time = records.column_by_name(&contract.event_time);
-        let time = time.ok_or_else(|| Error::internal("find the event time", contract.event_time.clone()))?;
+        let time = time.ok_or_else(|| Error::shape(format!("no column {}", contract.event_time)))?;
         columns.push(Arc::new(local_day(time, timezone)));
     }
-    RecordBatch::try_new(contract.lake_schema(), columns).map_err(|error| Error::internal("put rows together", error))
+    RecordBatch::try_new(contract.lake_schema(), columns)
+        .map_err(|error| Error::shape(format!("rows of {}: {error}", contract.name())))
 }
 
 /// The day in `timezone` of each moment; a date is its own day.
