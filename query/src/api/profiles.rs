@@ -38,7 +38,7 @@ const RESPONSE_BYTES_MAX: usize = 16 << 20;
 const IDENTIFIER_CHARS_MAX: usize = 64;
 
 /// The longest that a call waits for its watermark; its own deadline may end it sooner.
-const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(10);
+const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Serves from the store, and identity from the engine's newest snapshot.
 pub struct ProfilesApi {
