@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::campus::Campus;
 use crate::cast::ROLES;
+use crate::published::Stream;
 use crate::record::{Change, Fate, Record};
 use crate::served::Service;
 use crate::truth::person::StudentTruth;
@@ -36,6 +37,8 @@ pub struct Truth {
     pub tables: BTreeMap<String, TableTruth>,
     /// By `connector/table`: what the platforms list that are asked over HTTP.
     pub served: BTreeMap<String, TableTruth>,
+    /// By `connector/table`: what devices publish over MQTT.
+    pub published: BTreeMap<String, TableTruth>,
     /// Observed defects (1 for L1) and how often each is in what the sources hold.
     pub planted: BTreeMap<u8, u64>,
     /// Planted cases: role to student number.
@@ -83,6 +86,7 @@ impl Campus {
             day: self.plan.day.to_string(),
             tables: self.table_truths(until),
             served: self.served_truths(until),
+            published: self.published_truths(until),
             planted: self.planted(until),
             cast: ROLES.iter().filter_map(|role| Some((name(role)?, self.student_of(*role).to_string()))).collect(),
             students: person::students(self, until),
@@ -135,6 +139,11 @@ impl Campus {
             (service.name.to_string(), count(seen, until, |listed| listed.key.clone()))
         };
         services.iter().map(truth).collect()
+    }
+
+    fn published_truths(&self, until: NaiveDateTime) -> BTreeMap<String, TableTruth> {
+        let truth = |stream: Stream| (stream.name.to_string(), count(&stream.records, until, |message| message.key));
+        self.streams().map(truth).into()
     }
 
     /// The change log's rows become assignments; a row on the day also ends the assignment before it, which is then

@@ -166,6 +166,7 @@ async fn desk(
     let (ts, page, rows) = (number("ts")?, number("pageNum")?.max(1) as usize, number("pageSize")? as usize);
     let name = match list.as_str() {
         "cases" => "service_desk/appeal_case",
+        "steps" => "service_desk/appeal_step",
         _ => "service_desk/service_transaction",
     };
     let is_asked = |record: &Value| record["updated_at"].as_i64() >= Some(ts);
