@@ -100,7 +100,7 @@ pub(super) fn run(settings: &Settings, args: &InferArgs) -> Result<ExitCode> {
 fn read(settings: &Settings, args: &InferArgs, contracts: &Contracts) -> Result<Sample> {
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
-    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
     let source = SourceSettings {
         connection: args.connection.clone(),
         password_file: args.password_file.clone(),

@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -127,11 +127,22 @@ fn dream(shelf: &Shelf, headers: &HeaderMap, list: &str, asked: &Value) -> Answe
     Ok(Json(json!({ "code": "100", "success": true, "msg": "操作成功", "data": { "list": list } })))
 }
 
-/// 海康 iSC: events by the platform's time of receipt.
+/// The longest span of which 海康 iSC tells.
+const SPAN_MAX: TimeDelta = TimeDelta::days(93);
+
+/// 海康 iSC: events by the platform's time of receipt, of three months at most.
 async fn door_events(State(shelf): Shared, headers: HeaderMap, Json(asked): Json<Value>) -> Answer {
-    let since = asked["receiveStartTime"].as_str().ok_or(StatusCode::BAD_REQUEST)?;
+    let text = |name: &str| asked[name].as_str().ok_or(StatusCode::BAD_REQUEST);
+    let (since, until) = (text("receiveStartTime")?, text("receiveEndTime")?);
+    let time = |text: &str| DateTime::parse_from_rfc3339(text).map_err(|_| StatusCode::BAD_REQUEST);
+    if time(until)? - time(since)? > SPAN_MAX {
+        return Err(StatusCode::BAD_REQUEST);
+    }
     let (page, rows) = numbers(&asked, "pageNo", "pageSize")?;
-    let is_asked = |record: &Value| record["receiveTime"].as_str() >= Some(since);
+    let is_asked = |record: &Value| {
+        let received = record["receiveTime"].as_str();
+        received >= Some(since) && received <= Some(until)
+    };
     let list = shelf.page(&headers, "access_hikvision_pull/access_event", is_asked, page, rows)?;
     Ok(Json(json!({ "code": "0", "msg": "success", "data": { "pageNo": page, "pageSize": rows, "list": list } })))
 }
@@ -139,11 +150,12 @@ async fn door_events(State(shelf): Shared, headers: HeaderMap, Json(asked): Json
 /// 大华 ICC: swings by the time they were stored, within a window of swing times that must be named.
 async fn swings(State(shelf): Shared, headers: HeaderMap, Json(asked): Json<Value>) -> Answer {
     let text = |name: &str| asked[name].as_str().ok_or(StatusCode::BAD_REQUEST);
-    let (first, last, since) = (text("startSwingTime")?, text("endSwingTime")?, text("startCreateTime")?);
+    let (first, last) = (text("startSwingTime")?, text("endSwingTime")?);
+    let (since, until) = (text("startCreateTime")?, text("endCreateTime")?);
     let (page, rows) = numbers(&asked, "pageNum", "pageSize")?;
     let is_asked = |record: &Value| {
         let (swung, stored) = (record["swingTime"].as_str(), record["createTime"].as_str());
-        swung >= Some(first) && swung <= Some(last) && stored >= Some(since)
+        swung >= Some(first) && swung <= Some(last) && stored >= Some(since) && stored <= Some(until)
     };
     let list = shelf.page(&headers, "access_dahua/access_event", is_asked, page, rows)?;
     Ok(Json(json!({ "success": true, "code": "0", "errMsg": "", "data": { "currentPage": page, "pageData": list } })))

@@ -222,7 +222,8 @@ fn http_source(connector: &Connector, vendors: &Vendors, runtime: &tokio::runtim
     };
     let mut settings = settings(&connector.name, &vendors.url());
     settings.password = Some(Sensitive::new("a token".into()));
-    Ok(HttpSource::connect(connector, &settings, &Worker::alone(&extract, runtime.handle().clone()))?)
+    let worker = Worker::alone(&extract, runtime.handle().clone()).in_timezone("Asia/Shanghai".parse()?);
+    Ok(HttpSource::connect(connector, &settings, &worker)?)
 }
 
 /// Values that no map knows: each is one of the planted dead letters.
