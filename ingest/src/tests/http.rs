@@ -407,7 +407,7 @@ async fn pages_that_do_not_fit_together_are_refused() {
         connector.toml: table `leave_request`: `pull = "cursor"` needs `since`, or `pages` by "token" or "id"
         connector.toml: table `leave_request`: `since`, a JSON pointer, and a parameter with `{since}` belong together
         connector.toml: table `leave_request`: `since` is for `pull = "cursor"`: a snapshot brings all records
-        connector.toml: table `leave_request`: `{until}` is written as `since_first` is: say a time there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800 (1577836800000 in milliseconds)
+        connector.toml: table `leave_request`: `{until}` is written as `since_first` is: say a time there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800, in milliseconds 1577836800000
         connector.toml: table `leave_request`: `window_s` is more than `overlap_s`
         connector.toml: table `leave_request`: `window_s` is for a parameter with `{until}`
         connector.toml: table `leave_request`: unknown field `nxt`

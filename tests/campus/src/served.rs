@@ -13,6 +13,15 @@ use crate::gates::{Direction, Event, EventKind, PersonField, Place};
 use crate::random::Random;
 use crate::record::{Defect, Fate, Record};
 
+/// The lists of what no other source tells, `connector/table`, and the tables that they fill.
+pub const LISTS: [(&str, &str); 5] = [
+    ("second_classroom/activity", "student_affairs.activity"),
+    ("second_classroom/activity_participation", "student_affairs.activity_participation"),
+    ("service_desk/appeal_case", "logistics.appeal_case"),
+    ("service_desk/appeal_step", "logistics.appeal_step"),
+    ("service_desk/service_transaction", "extension.service_transaction"),
+];
+
 /// A record in the vendor's words, and the key by which the truth and the vendor know it.
 #[derive(Clone, Debug)]
 pub struct Listed {

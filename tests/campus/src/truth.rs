@@ -16,7 +16,7 @@ use crate::campus::Campus;
 use crate::cast::ROLES;
 use crate::published::Stream;
 use crate::record::{Change, Fate, Record};
-use crate::served::Service;
+use crate::served::{LISTS, Service};
 use crate::truth::person::StudentTruth;
 
 /// Up to when the sources have been heard.
@@ -178,6 +178,16 @@ impl Campus {
         let lands = |record: &&Record<crate::gates::Event>| record.fate == Fate::Lands && record.at < until;
         let owners = person::Owners::new(self);
         self.gates.events.iter().filter(lands).filter(|record| owners.of(&record.value).is_some()).count() as u64
+    }
+}
+
+impl Truth {
+    /// With the tables that only the lists over HTTP fill, for who pulls them too.
+    pub fn with_lists(mut self) -> Truth {
+        for (list, table) in LISTS {
+            self.tables.insert(table.to_string(), self.served[list].clone());
+        }
+        self
     }
 }
 

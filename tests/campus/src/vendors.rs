@@ -5,6 +5,7 @@
 //! paging, to who shows the token.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -14,16 +15,18 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::campus::Campus;
 
-/// Every platform on one port; they end with their value.
+/// The longest page of a list, as 大华 has it.
+pub const PAGE_ROWS_MAX: usize = 10_000;
+
+/// Every platform on one port and a thread of its own; they end with their value.
 pub struct Vendors {
     shelf: Arc<Shelf>,
-    address: String,
-    serving: JoinHandle<()>,
+    address: SocketAddr,
+    _running: oneshot::Sender<()>,
 }
 
 struct Shelf {
@@ -35,14 +38,15 @@ struct Shelf {
 }
 
 impl Vendors {
-    /// Serves nothing yet, on a free port.
+    /// Serves nothing yet, at an address such as `127.0.0.1:0`, which is a free port.
     ///
     /// # Errors
-    /// No port is free.
-    pub async fn start(token: &str, page_rows_max: usize) -> Result<Vendors> {
+    /// The address is taken.
+    pub fn start(address: &str, token: &str, page_rows_max: usize) -> Result<Vendors> {
         let shelf = Arc::new(Shelf { token: token.to_string(), page_rows_max, lists: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("could not bind a port")?;
-        let address = listener.local_addr()?.to_string();
+        let listener = TcpListener::bind(address).with_context(|| format!("could not listen at {address}"))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
         let router = Router::new()
             .route("/activity/getBatchActivities", post(activities))
             .route("/score/getBatchGrowthRecords", post(growth_records))
@@ -53,10 +57,18 @@ impl Vendors {
             )
             .route("/desk/v1/{list}", get(desk))
             .with_state(shelf.clone());
-        let serving = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Vendors { shelf, address, serving })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (running, ended) = oneshot::channel();
+        std::thread::Builder::new().name("vendors".into()).spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+                tokio::select! {
+                    _ = axum::serve(listener, router) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Vendors { shelf, address, _running: running })
     }
 
     pub fn url(&self) -> String {
@@ -70,12 +82,6 @@ impl Vendors {
             let shown = service.shown(until).into_iter().map(|record| record.value.value.clone());
             lists.insert(service.name, shown.collect());
         }
-    }
-}
-
-impl Drop for Vendors {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 

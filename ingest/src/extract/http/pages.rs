@@ -101,16 +101,18 @@ impl Pages {
             _ => Ok(()),
         }
     }
-}
 
-impl Pages {
+    /// Whether `{until}` can be written, and the windows move forward.
     fn check_until(&self, is_used: bool) -> Result<(), String> {
-        // 0 does not tell seconds from milliseconds.
+        // 0 tells neither seconds nor milliseconds.
         let model = self.since_first.as_deref().filter(|first| *first != "0");
         let is_time = model.is_some_and(|model| later(model, 0).is_some());
         match self.window_s {
-            _ if is_used && !(self.since.is_some() && is_time) => Err("`{until}` is written as `since_first` is: say a time                 there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800 (1577836800000 in milliseconds)"
-                .into()),
+            _ if is_used && !(self.since.is_some() && is_time) => {
+                let mend = "say a time there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800, \
+                            in milliseconds 1577836800000";
+                Err(format!("`{{until}}` is written as `since_first` is: {mend}"))
+            }
             Some(_) if !is_used => Err("`window_s` is for a parameter with `{until}`".into()),
             Some(window_s) if window_s <= self.overlap_s => Err("`window_s` is more than `overlap_s`".into()),
             _ => Ok(()),
