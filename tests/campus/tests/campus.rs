@@ -61,42 +61,44 @@ fn the_counts_before_the_day() {
     check_counts(
         Stage::Filled,
         expect![[r#"
-            academic.attendance 432+0+1 432
-            academic.course 546+0+1 546
-            academic.course_selection 240+0+1 240
-            academic.enrollment 126+0+1 126
-            academic.grade 2193+0+3 2193
-            academic.status_change 6+0+1 6
-            academic.teaching_class 82+0+1 82
-            academic.term_registration 120+0+1 120
-            access_control.access_event 2684+12+7 2684
-            access_control.device 9+0+1 9
-            extension.calendar_day 728+0+0 728
-            extension.fitness_test 87+0+1 87
-            identity.account 150+0+1 150
-            identity.card 133+0+1 133
-            identity.org_unit 56+0+1 56
-            identity.staff 24+0+1 24
-            identity.staff_role 78+0+1 78
-            logistics.bed_assignment 116+0+1 116
-            logistics.card_txn 2084+19+1 2084
-            logistics.dorm_inspection 26+0+1 26
-            logistics.repair_order 9+0+1 9
-            logistics.space 1210+0+1 1210
-            student_affairs.aid_record 78+0+1 78
-            student_affairs.award_punishment 15+0+1 15
-            student_affairs.community_org 12+0+1 12
-            student_affairs.contact_record 147+0+1 147
-            student_affairs.leave_request 24+0+2 24
-            student_affairs.student_base 126+0+2 126
-            access_dahua/access_event 2684+0+7 2684
-            access_hikvision_pull/access_event 2684+0+7 2684
-            second_classroom/activity 12+0+1 12
-            second_classroom/activity_participation 159+0+0 159
-            service_desk/appeal_case 10+0+1 10
-            service_desk/appeal_step 47+0+1 47
-            service_desk/service_transaction 15+0+1 12
-        "#]],
+        academic.attendance 432+0+1 432
+        academic.course 546+0+1 546
+        academic.course_selection 240+0+1 240
+        academic.enrollment 126+0+1 126
+        academic.grade 2193+0+3 2193
+        academic.status_change 6+0+1 6
+        academic.teaching_class 82+0+1 82
+        academic.term_registration 120+0+1 120
+        access_control.access_event 2684+12+7 2684
+        access_control.device 9+0+1 9
+        extension.calendar_day 728+0+0 728
+        extension.fitness_test 87+0+1 87
+        identity.account 150+0+1 150
+        identity.card 133+0+1 133
+        identity.org_unit 56+0+1 56
+        identity.staff 24+0+1 24
+        identity.staff_role 78+0+1 78
+        logistics.bed_assignment 116+0+1 116
+        logistics.card_txn 2084+19+1 2084
+        logistics.dorm_inspection 26+0+1 26
+        logistics.repair_order 9+0+1 9
+        logistics.space 1210+0+1 1210
+        student_affairs.aid_record 78+0+1 78
+        student_affairs.award_punishment 15+0+1 15
+        student_affairs.community_org 12+0+1 12
+        student_affairs.contact_record 147+0+1 147
+        student_affairs.leave_request 24+0+2 24
+        student_affairs.student_base 126+0+2 126
+        access_dahua/access_event 2684+0+7 2684
+        access_hikvision_pull/access_event 2684+0+7 2684
+        second_classroom/activity 12+0+1 12
+        second_classroom/activity_participation 159+0+0 159
+        service_desk/appeal_case 10+0+1 10
+        service_desk/appeal_step 47+0+1 47
+        service_desk/service_transaction 15+0+1 12
+        access_mqtt/access_event 2684+12+7 2684
+        logistics_meters/utility_reading ?
+    "#]],
     );
 }
 
@@ -105,42 +107,44 @@ fn the_counts_after_the_day() {
     check_counts(
         Stage::DayOver,
         expect![[r#"
-            academic.attendance 480+0+1 480
-            academic.course 547+0+1 546
-            academic.course_selection 246+0+1 240
-            academic.enrollment 129+0+1 126
-            academic.grade 2198+0+3 2197
-            academic.status_change 7+0+1 7
-            academic.teaching_class 83+0+1 82
-            academic.term_registration 123+0+1 120
-            access_control.access_event 3061+16+9 3061
-            access_control.device 10+8+1 9
-            extension.calendar_day 728+0+0 728
-            extension.fitness_test 87+0+1 87
-            identity.account 151+0+1 150
-            identity.card 133+0+1 133
-            identity.org_unit 56+0+1 56
-            identity.staff 25+0+1 24
-            identity.staff_role 79+0+1 79
-            logistics.bed_assignment 118+0+1 117
-            logistics.card_txn 2392+20+2 2392
-            logistics.dorm_inspection 52+0+1 52
-            logistics.repair_order 11+0+1 9
-            logistics.space 1212+0+1 1209
-            student_affairs.aid_record 79+0+1 78
-            student_affairs.award_punishment 16+0+1 15
-            student_affairs.community_org 12+0+1 12
-            student_affairs.contact_record 148+0+1 148
-            student_affairs.leave_request 26+0+2 25
-            student_affairs.student_base 127+0+2 126
-            access_dahua/access_event 3061+0+9 3061
-            access_hikvision_pull/access_event 3061+0+9 3061
-            second_classroom/activity 13+0+1 12
-            second_classroom/activity_participation 173+0+1 173
-            service_desk/appeal_case 11+0+1 10
-            service_desk/appeal_step 50+0+1 50
-            service_desk/service_transaction 17+0+1 12
-        "#]],
+        academic.attendance 480+0+1 480
+        academic.course 547+0+1 546
+        academic.course_selection 246+0+1 240
+        academic.enrollment 129+0+1 126
+        academic.grade 2198+0+3 2197
+        academic.status_change 7+0+1 7
+        academic.teaching_class 83+0+1 82
+        academic.term_registration 123+0+1 120
+        access_control.access_event 3061+16+9 3061
+        access_control.device 10+8+1 9
+        extension.calendar_day 728+0+0 728
+        extension.fitness_test 87+0+1 87
+        identity.account 151+0+1 150
+        identity.card 133+0+1 133
+        identity.org_unit 56+0+1 56
+        identity.staff 25+0+1 24
+        identity.staff_role 79+0+1 79
+        logistics.bed_assignment 118+0+1 117
+        logistics.card_txn 2392+20+2 2392
+        logistics.dorm_inspection 52+0+1 52
+        logistics.repair_order 11+0+1 9
+        logistics.space 1212+0+1 1209
+        student_affairs.aid_record 79+0+1 78
+        student_affairs.award_punishment 16+0+1 15
+        student_affairs.community_org 12+0+1 12
+        student_affairs.contact_record 148+0+1 148
+        student_affairs.leave_request 26+0+2 25
+        student_affairs.student_base 127+0+2 126
+        access_dahua/access_event 3061+0+9 3061
+        access_hikvision_pull/access_event 3061+0+9 3061
+        second_classroom/activity 13+0+1 12
+        second_classroom/activity_participation 173+0+1 173
+        service_desk/appeal_case 11+0+1 10
+        service_desk/appeal_step 50+0+1 50
+        service_desk/service_transaction 17+0+1 12
+        access_mqtt/access_event 3061+16+9 3061
+        logistics_meters/utility_reading ?
+    "#]],
     );
 }
 
