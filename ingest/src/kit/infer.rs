@@ -300,9 +300,10 @@ impl Profiled<'_> {
         format!(
             "# {name}: which system this is, of which vendor and version, and on what it was tried.\n\n\
              title = \"{name}\"\nkind = \"{kind}\"\n\
-             # Columns of the source whose values are masked in dead letters and previews.\nsensitive = [{}]\n\n\
+             # Columns of the source whose values are masked in dead letters and previews.\nsensitive = [{}]\n\n{}\
              # {}\n[tables.{}]\ncontract = \"{}\"\n{place}{input}",
             sensitive.join(", "),
+            sample.api,
             contract.title,
             contract.table,
             contract.name(),
