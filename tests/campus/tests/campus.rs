@@ -97,7 +97,7 @@ fn the_counts_before_the_day() {
         service_desk/appeal_step 47+0+1 47
         service_desk/service_transaction 15+0+1 12
         access_mqtt/access_event 2684+12+7 2684
-        logistics_meters/utility_reading ?
+        logistics_meters/utility_reading 180+0+16 180
     "#]],
     );
 }
@@ -143,7 +143,7 @@ fn the_counts_after_the_day() {
         service_desk/appeal_step 50+0+1 50
         service_desk/service_transaction 17+0+1 12
         access_mqtt/access_event 3061+16+9 3061
-        logistics_meters/utility_reading ?
+        logistics_meters/utility_reading 209+0+19 209
     "#]],
     );
 }
