@@ -218,7 +218,7 @@ async fn show(settings: &Settings, args: &PreviewArgs) -> Result<ExitCode> {
     }
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
-    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
     let inputs = match target.connector.kind.is_pulled() {
         true => tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into(), preview::sampled))?,
         false => target.pushed(args)?,

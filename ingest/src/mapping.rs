@@ -151,7 +151,9 @@ impl Mapping {
                 Token::Comma | Token::Period => true,
                 _ => false,
             };
-            if is_named || (begins && token == Token::Mul) {
+            // What stands behind AS is an output, or a type.
+            let is_made = matches!(&before, Token::Word(word) if word.value.eq_ignore_ascii_case("AS"));
+            if (is_named && !is_made) || (begins && token == Token::Mul) {
                 return true;
             }
             before = token;

@@ -138,7 +138,7 @@ pub fn at_source(
     let refiner = Refiner::new(table.contract.clone())?;
     let mut current = Current::new(&table.contract, timezone);
     let mut rejected = 0;
-    let worker = Worker::alone(extract, handle.clone());
+    let worker = Worker::alone(extract, handle.clone()).in_timezone(timezone);
     source::connect(connector, settings, &worker)?.pull(table, &[], &mut |input, _| {
         if input.num_rows() == 0 {
             return Ok(());

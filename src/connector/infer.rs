@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use ingest::SourceSettings;
+use ingest::connector::Kind;
 use ingest::extract::source::Worker;
 use ingest::kit::infer::sample::{self, Sample};
 use ingest::kit::infer::{Profiled, Proposal};
@@ -69,7 +70,13 @@ pub(super) fn run(settings: &Settings, args: &InferArgs) -> Result<ExitCode> {
         None => {
             print_ranked(&ranked);
             let best = ranked.first().filter(|best| best.fit >= FIT_MIN && !best.matches.is_empty());
-            best.ok_or_else(|| usage("no contract fits these columns: say with --header-row where a sheet's headers are, or name one with --contract"))?
+            let mend = match sample.kind {
+                Kind::Files => {
+                    "say with --header-row where a sheet's headers are, or name the contract with --contract"
+                }
+                _ => "name the contract with --contract; docs/tables.md and `quad tables` list them",
+            };
+            best.ok_or_else(|| usage(format!("no contract fits these columns: {mend}")))?
         }
     };
     if proposal.matches.is_empty() {
@@ -100,7 +107,7 @@ pub(super) fn run(settings: &Settings, args: &InferArgs) -> Result<ExitCode> {
 fn read(settings: &Settings, args: &InferArgs, contracts: &Contracts) -> Result<Sample> {
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
-    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
     let source = SourceSettings {
         connection: args.connection.clone(),
         password_file: args.password_file.clone(),

@@ -46,7 +46,7 @@ pub(super) async fn run(settings: &Settings, args: &RecordArgs) -> Result<ExitCo
     }
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(args.rows.into());
-    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
     let inputs = tokio::task::block_in_place(|| target.pulled(settings, &worker, args.rows.into(), preview::pulled))?;
     for (table, input) in target.connector.tables.iter().zip(inputs) {
         let (connector, input) = (&target.connector, input?);

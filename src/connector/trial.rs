@@ -88,7 +88,7 @@ pub(super) fn run(settings: &Settings, args: &TestArgs, heard: &Heard) -> Result
     }
     let mut extract = settings.extract.clone();
     extract.batch_rows_max = extract.batch_rows_max.min(BATCH_ROWS_MAX);
-    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
     let mut secrets = Vec::new();
     let mut source: Box<dyn Source> = match &args.recording {
         Some(folder) => {

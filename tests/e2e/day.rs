@@ -30,6 +30,7 @@ fn play(school: &mut School, mut between: impl FnMut(&mut School, usize)) {
         part += 1;
         between(school, part);
     }
+    school.end_day_of_lists();
 }
 
 /// Plays off the async runtime, since the gates' client blocks.
@@ -39,9 +40,10 @@ fn play_on_its_own(school: &mut School, between: impl FnMut(&mut School, usize) 
 
 async fn contents(school: &School) -> BTreeMap<String, Vec<String>> {
     let client = school.client().await;
-    school.eventually_agrees(&client, &school.campus.truth(truth::Stage::DayOver)).await;
+    let truth = school.truth(truth::Stage::DayOver);
+    school.eventually_agrees(&client, &truth).await;
     let mut contents = BTreeMap::new();
-    for table in school.campus.truth(truth::Stage::DayOver).tables.keys() {
+    for table in truth.tables.keys() {
         contents.insert(table.clone(), school.content(&client, table).await);
         let twice =
             format!("SELECT kafka_partition, kafka_offset FROM {table}_history GROUP BY 1, 2 HAVING COUNT(*) > 1");
@@ -56,12 +58,14 @@ async fn contents(school: &School) -> BTreeMap<String, Vec<String>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_and_nothing_comes_twice_when_quad_is_killed_and_started_again() {
     let mut calm = School::new(SEED, STUDENTS, None);
+    calm.pull_lists();
     calm.start("up");
     play_on_its_own(&mut calm, |_, _| {});
     let expected = contents(&calm).await;
     assert_eq!(calm.stop("up"), Some(0), "a stop is graceful");
 
     let mut stormy = School::new(SEED, STUDENTS, None);
+    stormy.pull_lists();
     stormy.start("up");
     let mut kills = 0;
     play_on_its_own(&mut stormy, |school, part| {
@@ -90,6 +94,7 @@ async fn the_same_day_on_kafka_and_from_other_databases_gives_the_same_tables() 
         return;
     };
     let mut embedded = School::new(SEED, STUDENTS, None);
+    embedded.pull_lists();
     embedded.start("up");
     play_on_its_own(&mut embedded, |_, _| {});
     let expected = contents(&embedded).await;
@@ -97,6 +102,7 @@ async fn the_same_day_on_kafka_and_from_other_databases_gives_the_same_tables() 
     let databases = Databases { student_affairs: postgres.clone(), academic: postgres, logistics: mariadb };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut spread = School::with_databases(folder, databases, SEED, STUDENTS, Some(kafka));
+    spread.pull_lists();
     for service in ["extract", "land", "query"] {
         spread.start(service);
     }

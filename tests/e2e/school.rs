@@ -12,8 +12,10 @@ use campus::database::{self, Databases};
 use campus::http::Http;
 use campus::plan::Plan;
 use campus::push::Pusher;
-use campus::settings::Settings;
-use campus::truth::Truth;
+use campus::settings::{Settings, list_passwords, list_sources};
+use campus::truth::{Stage, Truth};
+use campus::vendors::Vendors;
+use chrono::NaiveDateTime;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// Good for every door.
@@ -21,6 +23,7 @@ pub const TOKEN: &str = "e2e-token";
 /// Role analyst: SQL, no profiles.
 pub const ANALYST_TOKEN: &str = "e2e-analyst-token";
 const GATE_TOKEN: &str = "e2e-gate-token";
+const LIST_TOKEN: &str = "e2e-list-token";
 
 /// How long anything may take to come true.
 const DEADLINE: Duration = Duration::from_secs(240);
@@ -31,6 +34,7 @@ pub struct School {
     pub campus: Campus,
     pub databases: Databases,
     kafka: Option<String>,
+    vendors: Option<Vendors>,
     pub grpc: u16,
     pub pg: u16,
     pub http: u16,
@@ -64,9 +68,29 @@ impl School {
         database::fill(&campus, &databases).expect("the sources can be filled");
         let [grpc, pg, http] = [0; 3].map(|_| free_port());
         let (pages, running) = (BTreeMap::new(), BTreeMap::new());
-        let school = Self { folder, campus, databases, kafka, grpc, pg, http, pages, running };
+        let school = Self { folder, campus, databases, kafka, vendors: None, grpc, pg, http, pages, running };
         std::fs::write(school.settings(), school.toml()).expect("the settings can be written");
         school
+    }
+
+    /// Lets platforms list over HTTP what they know before the day, as further sources.
+    pub fn pull_lists(&mut self) {
+        let vendors = Vendors::start("127.0.0.1:0", LIST_TOKEN, 100).expect("a free port");
+        vendors.show(&self.campus, self.campus.plan.day_start());
+        let settings = std::fs::read_to_string(self.settings()).expect("the settings can be read");
+        std::fs::write(self.settings(), settings + &list_sources(&vendors.url())).expect("the settings can be written");
+        self.vendors = Some(vendors);
+    }
+
+    /// Lets them list what they know when the day is over.
+    pub fn end_day_of_lists(&self) {
+        self.vendors.iter().for_each(|vendors| vendors.show(&self.campus, NaiveDateTime::MAX));
+    }
+
+    /// What must come out of all that is pulled.
+    pub fn truth(&self, stage: Stage) -> Truth {
+        let truth = self.campus.truth(stage);
+        if self.vendors.is_some() { truth.with_lists() } else { truth }
     }
 
     pub fn settings(&self) -> PathBuf {
@@ -111,6 +135,7 @@ impl School {
         command
             .env("QUAD_EXTRACT__ID_KEY", "a key of the tests")
             .env("QUAD_QUERY__IDENTITY_KEY", "another key of the tests");
+        command.envs(self.vendors.iter().flat_map(|_| list_passwords(LIST_TOKEN)));
         command.env_remove("QUAD_KAFKA").stdin(Stdio::null());
         command
     }

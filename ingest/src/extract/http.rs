@@ -1,7 +1,7 @@
 //! The `http` source: pulling records from a paged REST interface.
 //!
-//! A connector's paths and parameters enter, batches of text columns leave. Parameters may hold `{page}`, `{next}`, `{id}`
-//! and `{since}`, see `pages`; one whose value is not known yet is left out. `client` asks, with authentication, a rate and
+//! A connector's paths and parameters enter, batches of text columns leave. Parameters may hold `{page}`, `{next}`, `{id}`,
+//! `{since}` and `{until}`, see `pages`; one whose value is not known yet is left out. `client` asks, with authentication, a rate and
 //! a number of tries; `pages` walks from page to page and ends a walk that leads nowhere.
 //!
 //! The cursor is the last record's id, the token of the next page, or the newest time of change, whichever the table
@@ -118,7 +118,7 @@ impl Source for HttpSource {
             for part in records.chunks(self.worker.limits.rows_max) {
                 each(records::batch(part, &declared.input)?, None)?;
             }
-            if let Some(cursor) = walk.cursor(is_more) {
+            if let Some(cursor) = walk.cursor() {
                 each(RecordBatch::new_empty(Arc::new(Schema::empty())), Some(cursor))?;
             }
             if !is_more {
@@ -130,7 +130,7 @@ impl Source for HttpSource {
     /// What changed within the span, from its beginning: an interface cannot be asked from the middle of a page.
     fn pull_span(&mut self, table: &TableMapping, span: &Span<'_>, each: Each<'_>) -> Result<(), Error> {
         let declared = Table::of(table)?;
-        let mut walk = Walk::over(declared, span.from, &self.worker)?;
+        let mut walk = Walk::over(declared, span, &self.worker)?;
         loop {
             let mut page = self.client.ask(&walk.request())?;
             let mut records = declared.records(&mut page)?;

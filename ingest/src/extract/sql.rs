@@ -7,6 +7,7 @@
 //! overlap; repeats are recognised by key and hash. As a snapshot, all rows come, and rows that vanished are deleted.
 
 mod connection;
+mod fetch;
 mod twins;
 
 use std::time::{Duration, Instant};

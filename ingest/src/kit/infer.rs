@@ -300,9 +300,10 @@ impl Profiled<'_> {
         format!(
             "# {name}: which system this is, of which vendor and version, and on what it was tried.\n\n\
              title = \"{name}\"\nkind = \"{kind}\"\n\
-             # Columns of the source whose values are masked in dead letters and previews.\nsensitive = [{}]\n\n\
+             # Columns of the source whose values are masked in dead letters and previews.\nsensitive = [{}]\n\n{}\
              # {}\n[tables.{}]\ncontract = \"{}\"\n{place}{input}",
             sensitive.join(", "),
+            sample.api,
             contract.title,
             contract.table,
             contract.name(),
@@ -313,7 +314,7 @@ impl Profiled<'_> {
     fn query(&self, used: &[&Match]) -> String {
         let column = |taken: &&Match| taken.column.clone();
         let asked = used.iter().flat_map(|taken| taken.places()).map(|at| self.sample.columns[at].clone());
-        let columns = asked.collect::<Vec<_>>().join(", ");
+        let mut columns = asked.collect::<Vec<_>>();
         let is_whole = |at: usize| self.profiles[at].is_never_empty;
         let named = |at: usize| self.sample.columns[at].clone();
         let unique: Vec<_> =
@@ -326,13 +327,21 @@ impl Profiled<'_> {
             if unique.is_empty() { "none".to_string() } else { unique.join(", ") },
             if rising.is_empty() { "none".to_string() } else { rising.join(", ") },
         );
-        let key = unique.iter().find(|name| changed.as_ref() != Some(name));
+        // A key that no field takes is asked for too: without it a row of the same moment could be lost.
+        let is_key =
+            |at: &usize| self.profiles[*at].is_unique && is_whole(*at) && !self.profiles[*at].is_resident_number();
+        let spare = || (0..self.sample.columns.len()).filter(is_key).map(named).find(|name| !columns.contains(name));
+        let key = unique.iter().find(|name| changed.as_ref() != Some(name)).cloned().or_else(spare);
         let pull = match (changed.as_ref(), key) {
             (Some(changed), Some(key)) => {
+                if !columns.contains(&key) {
+                    columns.push(key.clone());
+                }
                 format!("pull = \"cursor\"\n# NOT NULL, unique together, the time of change first.\ncursor = [{changed:?}, {key:?}]\noverlap_s = 600\n")
             }
-            _ => "# Everything each time, since no time of change and no unique column were found together.\npull = \"snapshot\"\n".to_string(),
+            _ => "# Everything each time, since no time of change and, beside it, no unique column were found.\npull = \"snapshot\"\n".to_string(),
         };
+        let columns = columns.join(", ");
         format!("query = \"SELECT {columns} FROM {}\"\n{seen}{pull}", self.sample.keys.replace('"', "\\\""))
     }
 }

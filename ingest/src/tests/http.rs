@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use campus::platform::{Fault, Platform};
+use chrono::Utc;
+use chrono_tz::Tz;
 use expect_test::{Expect, expect};
 use schemas::Sensitive;
 use serde_json::json;
@@ -44,6 +46,10 @@ const BY_TOKEN: &str =
 const BY_ID: &str = "pull = \"cursor\"\npath = \"/v1/leaves\"\npages = \"id\"\nid = \"/id\"\nid_first = \"0\"\nquery = { after = \"{id}\", size = \"2\" }";
 const BY_TIME: &str = "pull = \"cursor\"\npath = \"/v1/leaves\"\npages = \"number\"\nsince = \"/changed\"\n\
     since_first = \"2000-01-01 00:00:00\"\noverlap_s = 600\nbody = { page = \"{page}\", since = \"{since}\" }";
+
+const BY_WINDOW: &str = "pull = \"cursor\"\npath = \"/v1/leaves\"\npages = \"number\"\nmore = \"/data/more\"\nsince = \"/changed\"\n\
+    since_first = \"2000-01-01 00:00:00\"\noverlap_s = 600\nwindow_s = 400_000_000\n\
+    query = { page = \"{page}\", since = \"{since}\", until = \"{until}\" }";
 
 fn put(platform: &Platform, id: u64, to: &str, changed: &str) {
     platform.put(
@@ -151,10 +157,41 @@ async fn a_time_of_change_stays_the_same_through_one_pull() {
     .await;
 }
 
+/// Campus time as the platform writes it.
+fn now() -> String {
+    Utc::now().with_timezone(&Tz::Asia__Shanghai).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_follow_each_other_up_to_the_moment_at_which_the_pull_began() {
+    let (shop, platform) = shop(BY_WINDOW, "", None).await;
+    put(&platform, 6, "2026-11-03", "2012-09-03 14:57:40");
+    put(&platform, 7, "2026-11-03", "2999-01-01 00:00:00");
+    let began = now();
+    assert_eq!(shop.pull().await, (6, 0, 1, None), "what is within two windows is there once, what is to come is not");
+    let asked = platform.asked();
+    let untils: Vec<&str> = asked.iter().map(|asked| asked.rsplit_once("until=").expect("an end").1).collect();
+    let last = untils.last().expect("it was asked");
+    assert!((began.as_str()..=now().as_str()).contains(last), "{last} is when the pull began, {began}");
+    let ends = untils.iter().filter(|until| until == &last).count();
+    assert_eq!(ends, 3, "the end stays the same through the pages of one window");
+    expect![[r#"
+        leaves?page=1&since=2000-01-01 00:00:00&until=2012-09-03 15:06:40
+        leaves?page=1&since=2012-09-03 14:56:40&until=2025-05-08 06:03:20
+        leaves?page=1&since=2025-05-08 05:53:20&until=NOW
+        leaves?page=2&since=2025-05-08 05:53:20&until=NOW
+        leaves?page=3&since=2025-05-08 05:53:20&until=NOW
+    "#]]
+    .assert_eq(&(asked.join("\n").replace(last, "NOW") + "\n"));
+    assert_eq!(shop.pull().await, (0, 0, 5, None));
+    let asked = platform.asked();
+    assert!(asked.len() == 3 && asked.iter().all(|asked| asked.contains("since=2026-11-01 07:55:00")), "{asked:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_span_of_the_past_comes_once_more() {
     let mut told = String::new();
-    for keys in [BY_TIME, BY_ID] {
+    for keys in [BY_TIME, BY_WINDOW, BY_ID] {
         let (shop, platform) = shop(keys, "", None).await;
         let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
         let worker = Worker::alone(&settings(shop.folder.path()), Handle::current());
@@ -177,6 +214,9 @@ async fn a_span_of_the_past_comes_once_more() {
         leaves?page=1&since=2026-11-01 08:02:00
         leaves?page=2&since=2026-11-01 08:02:00
         leaves?page=3&since=2026-11-01 08:02:00
+        2 3 None
+        leaves?page=1&since=2026-11-01 08:02:00&until=2026-11-01 08:04:00
+        leaves?page=2&since=2026-11-01 08:02:00&until=2026-11-01 08:04:00
          Some("/v1/leaves: only a table with `since` can be asked for a span")
 
     "#]]
@@ -350,6 +390,9 @@ async fn pages_that_do_not_fit_together_are_refused() {
         BY_NUMBER.replace("\"snapshot\"", "\"cursor\"").replace("deletes_share_max = 1.0", ""),
         BY_TIME.replace("since = \"/changed\"\n", ""),
         BY_TIME.replace("\"cursor\"", "\"snapshot\""),
+        BY_WINDOW.replace("2000-01-01 00:00:00", "0"),
+        BY_WINDOW.replace("400_000_000", "600"),
+        BY_TIME.to_string() + "\nwindow_s = 700",
         BY_TOKEN.replace("next = ", "nxt = "),
         BY_ID.to_string() + "\nnext_page = 1",
     ] {
@@ -364,6 +407,9 @@ async fn pages_that_do_not_fit_together_are_refused() {
         connector.toml: table `leave_request`: `pull = "cursor"` needs `since`, or `pages` by "token" or "id"
         connector.toml: table `leave_request`: `since`, a JSON pointer, and a parameter with `{since}` belong together
         connector.toml: table `leave_request`: `since` is for `pull = "cursor"`: a snapshot brings all records
+        connector.toml: table `leave_request`: `{until}` is written as `since_first` is: say a time there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800, in milliseconds 1577836800000
+        connector.toml: table `leave_request`: `window_s` is more than `overlap_s`
+        connector.toml: table `leave_request`: `window_s` is for a parameter with `{until}`
         connector.toml: table `leave_request`: unknown field `nxt`
         connector.toml: table `leave_request`: unknown field `next_page`
     "#]]

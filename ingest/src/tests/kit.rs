@@ -196,8 +196,9 @@ async fn proposed(shop: &Shop, sample: sample::Sample, connection: Option<String
     assert!(scaffold::write_files(&connectors, "inferred", &files).is_err(), "nothing is overwritten");
     let connector = Connector::load(&connectors, "inferred", &shop.contracts).expect("it loads");
     let extract = settings(shop.folder.path());
-    let of_source =
-        SourceSettings { connection: connection.or(Some(sample.connection)), ..SourceSettings::of("inferred") };
+    let password = (!sample.api.is_empty()).then(|| Sensitive::new("a token".to_string()));
+    let connection = connection.or(Some(sample.connection));
+    let of_source = SourceSettings { connection, password, ..SourceSettings::of("inferred") };
     let (worker, asked) = (Worker::alone(&extract, tokio::runtime::Handle::current()), connector.clone());
     let rows = tokio::task::spawn_blocking(move || {
         let mut source = source::connect(&asked, &of_source, &worker).expect("answers");
@@ -320,6 +321,26 @@ async fn a_table_of_a_database_becomes_a_connector_with_its_cursor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_field_takes_is_asked_for_beside_the_time_of_change() {
+    let shop = Shop::new(CURSOR);
+    leaves(&shop, 9, 9);
+    shop.sql("CREATE TABLE NUMBERED AS SELECT rowid AS NR, XH, QJKSSJ, QJJSSJ, ZHXGSJ FROM QJ");
+    let (contracts, extract) = (shop.contracts.clone(), settings(shop.folder.path()));
+    let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
+    let of_source = shop.source.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        sample::of_table(&of_source, "NUMBERED", 100, &contracts, &worker).expect("a table")
+    });
+    let sample = read.await.expect("reads");
+    let contract = shop.contracts.get("student_affairs.leave_request").expect("a contract");
+    let profiled = Profiled::new(&sample, Tz::Asia__Shanghai);
+    let files = profiled.files("inferred", &profiled.propose(contract), &shop.contracts);
+    let (connector, mapping) = (&files[0].1, &files[1].1);
+    assert!(connector.contains("ZHXGSJ, NR FROM NUMBERED") && connector.contains(r#"["ZHXGSJ", "NR"]"#), "{connector}");
+    assert!(mapping.contains("no field takes: NR"), "{mapping}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_becomes_a_connector() {
     let platform = campus::platform::Platform::start(50, None).await.expect("serves");
     for id in 1..=3u64 {
@@ -331,7 +352,9 @@ async fn an_address_becomes_a_connector() {
     let shop = Shop::new(CURSOR);
     let (contracts, extract) = (shop.contracts.clone(), settings(shop.folder.path()));
     let worker = Worker::alone(&extract, tokio::runtime::Handle::current());
-    let (url, of_source) = (format!("{}/v1/leaves?page=1", platform.url()), SourceSettings::of("inferred"));
+    let url = format!("{}/v1/leaves?page=1", platform.url());
+    let of_source =
+        SourceSettings { password: Some(Sensitive::new("a token".to_string())), ..SourceSettings::of("inferred") };
     let read =
         tokio::task::spawn_blocking(move || sample::of_url(&of_source, &url, &contracts, &worker).expect("answers"));
     let told = proposed(&shop, read.await.expect("reads"), None).await;
@@ -343,6 +366,9 @@ async fn an_address_becomes_a_connector() {
         kind = "http"
         # Columns of the source whose values are masked in dead letters and previews.
         sensitive = []
+
+        [http]
+        auth = "bearer"
 
         # 请假与销假
         [tables.leave_request]

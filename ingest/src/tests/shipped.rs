@@ -136,3 +136,32 @@ async fn meters_over_mqtt() {
     }
     assert_eq!(shop.pull().await, (4, 3, 0, None), "no room, no event, no power of less than nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gates_over_mqtt() {
+    if !Broker::is_there() {
+        println!("skipped: mosquitto is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let broker = Broker::start(folder.path(), "allow_anonymous true").expect("starts");
+    let shop = shop("access_mqtt", format!("mqtt://127.0.0.1:{}", broker.port()));
+    assert_eq!(shop.pull().await, (0, 0, 0, None));
+    let pass = |seq: u32, time: &str| {
+        let at = |second: u32| format!("2026-11-24T08:15:{second:02}+08:00");
+        json!({ "seq": seq, "time": time, "received": at(8), "no": "2024030001", "by": "card", "dir": 1, "ok": true })
+    };
+    let (now, ahead) = ("2026-11-24T08:15:07+08:00", "2026-11-25T08:15:07+08:00");
+    for (topic, message) in [
+        ("gates/D01/r1/pass", pass(1, now)),
+        // A gateway that was off sends what it has, and what it was not sure of once more.
+        ("gates/S01/r2/pass", json!([pass(1, now), pass(2, now)])),
+        ("gates/S01/r2/pass", pass(2, now)),
+        ("gates/S01/r3/pass", pass(1, ahead)),
+        ("gates/S01//pass", pass(3, now)),
+        ("gates/S01/r2/status", json!("up")),
+    ] {
+        broker.publish(topic, &[message.to_string()], &[]).expect("publishes");
+    }
+    assert_eq!(shop.pull().await, (3, 2, 1, None), "no reader, no clock a day ahead, no pass twice");
+}

@@ -1,9 +1,11 @@
 //! Databases that behave as real ones do: no key, rows late and early, soft deletes, locks, another schema overnight, more
-//! rows than memory. SQLite always; PostgreSQL when `QUAD_TEST_POSTGRES` holds a connection string, skipped aloud otherwise.
+//! rows than memory, times with fractions and zones. SQLite always; PostgreSQL and MariaDB when `QUAD_TEST_POSTGRES` and
+//! `QUAD_TEST_MARIADB` hold a connection string, skipped aloud otherwise.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use arrow::array::AsArray;
 use arrow_odbc::odbc_api::{Connection, ConnectionOptions, environment};
 use chrono::Utc;
 use chrono_tz::Tz;
@@ -276,4 +278,49 @@ async fn more_rows_than_memory_come_batch_by_batch() {
         (rows, outcome.err().map(|error| error.to_string()))
     });
     assert_eq!(taken.await.expect("runs"), (10_000, Some("enough".to_string())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_with_fractions_and_zones_come_whole_and_as_those_of_the_campus() {
+    let cases = [
+        (
+            "QUAD_TEST_POSTGRES",
+            "TIMESTAMP '2026-11-01 11:18:00.123456' AS A, TIMESTAMPTZ '2026-11-01 03:18:00.5+00' AS B",
+        ),
+        (
+            "QUAD_TEST_MARIADB",
+            "CAST('2026-11-01 11:18:00.123456' AS DATETIME(6)) AS A, FROM_UNIXTIME(1793503080.5) AS B",
+        ),
+    ];
+    for (variable, columns) in cases {
+        let Ok(string) = std::env::var(variable) else {
+            println!("skipped: {variable} is not set");
+            continue;
+        };
+        let mut shop = Shop::new("pull = \"snapshot\"");
+        let file = shop.path("connectors/leaves/connector.toml");
+        let connector = std::fs::read_to_string(&file).expect("reads");
+        let query = format!("query = \"SELECT {columns}, 'x' AS C, NULL AS D\"");
+        let lines = connector.lines().map(|line| if line.starts_with("query") { &query } else { line });
+        std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).expect("writes");
+        shop.source.connection = Some(string);
+        let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
+        let worker = Worker::alone(&settings(shop.folder.path()), tokio::runtime::Handle::current());
+        let (worker, of_source) = (worker.in_timezone(Tz::Asia__Shanghai), shop.source.clone());
+        let pulled = tokio::task::spawn_blocking(move || {
+            let mut seen = Vec::new();
+            let mut source = source::connect(&connector, &of_source, &worker).expect("connects");
+            let pulled = source.pull(&connector.tables[0], &[], &mut |batch, _| {
+                let cell = |column: &arrow::array::ArrayRef| {
+                    column.as_string::<i32>().iter().next().flatten().unwrap_or("-").to_string()
+                };
+                seen.extend(batch.columns().iter().map(cell));
+                Ok(())
+            });
+            pulled.map(|_| seen.join(" | "))
+        });
+        let seen = pulled.await.expect("runs").expect("pulls");
+        assert!(seen.starts_with("2026-11-01 11:18:00.123456 | 2026-11-01 11:18:00.5"), "{variable}: {seen}");
+        assert!(seen.ends_with(" | x | -"), "{variable}: {seen}");
+    }
 }

@@ -7,6 +7,7 @@ use crate::cards::{self, Cards};
 use crate::cast::Role;
 use crate::gates::Gates;
 use crate::homes::{self, Homes};
+use crate::meters::{self, Meters};
 use crate::offices::{self, Office};
 use crate::people::{self, Staff, Student};
 use crate::plan::{HISTORY_DAYS_MIN, Plan, STUDENTS_MIN};
@@ -31,6 +32,7 @@ pub struct Campus {
     pub cards: Cards,
     pub spending: Spending,
     pub gates: Gates,
+    pub meters: Meters,
     pub offices: Vec<Office>,
 }
 
@@ -50,6 +52,7 @@ impl Campus {
         let spending = spending::spending(&plan, &students, &cards);
         cards.settle(&spending.balance_before_day);
         let gates = Gates::new(&plan, &students, &homes, &cards);
+        let meters = meters::meters(&plan, &homes);
         let mut campus = Campus {
             calendar: calendar::days_around(plan.day),
             bases: registry::bases(&plan, &students, &staff),
@@ -65,6 +68,7 @@ impl Campus {
             cards,
             spending,
             gates,
+            meters,
             offices: Vec::new(),
             plan,
         };

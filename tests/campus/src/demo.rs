@@ -1,7 +1,7 @@
 //! `campus demo`: a small campus and Quad on it, in one command.
 //!
-//! A plan enters. A work folder with three SQLite databases and Quad's settings is made, Quad is started on it, the day
-//! is played, and the terminal says how far everything is and how to look. An interrupt ends all of it in order. With
+//! A plan enters. A work folder with three SQLite databases and Quad's settings is made, platforms list over HTTP what they know,
+//! Quad is started on all that, the day is played, and the terminal says how far everything is and how to look. An interrupt ends all of it in order. With
 //! `--once` the day is played to its end and counted: what the sources wrote must be in the lake or be a dead letter.
 
 mod look;
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use campus::campus::Campus;
 use campus::truth::{Stage, Truth};
+use campus::vendors::{PAGE_ROWS_MAX, Vendors};
+use chrono::NaiveDateTime;
 use clap::Args;
 
 use look::{Lake, Look};
@@ -89,10 +91,12 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode> {
 }
 
 async fn demo(args: &DemoArgs, work: &Work, campus: std::sync::Arc<Campus>) -> Result<ExitCode> {
+    let vendors = Vendors::start(&work.lists, &work.secrets.list_token, PAGE_ROWS_MAX)?;
+    vendors.show(&campus, campus.plan.day_start());
     let mut quad = Quad::start(work)?;
-    let mut look = Look::new(work, &campus.truth(Stage::Filled));
+    let mut look = Look::new(work, &campus.truth(Stage::Filled).with_lists());
     let outcome = tokio::select! {
-        outcome = play(args, work, campus, &mut quad, &mut look) => outcome,
+        outcome = play(args, work, campus, &vendors, &mut quad, &mut look) => outcome,
         () = interrupt() => {
             println!("\nStopping.");
             Ok(ExitCode::SUCCESS)
@@ -121,6 +125,7 @@ async fn play(
     args: &DemoArgs,
     work: &Work,
     campus: std::sync::Arc<Campus>,
+    vendors: &Vendors,
     quad: &mut Quad<'_>,
     look: &mut Look,
 ) -> Result<ExitCode> {
@@ -131,7 +136,7 @@ async fn play(
     wait_for_phase(&player, quad, look, Phase::HistoryDone).await?;
     // A change of the day must meet its first version in Quad, or two versions would be seen as one.
     if !work.is_day_begun() {
-        let past = campus.truth(Stage::Filled);
+        let past = campus.truth(Stage::Filled).with_lists();
         let wrong = summary::missing(&past, &await_arrival(&past, &player, quad, look).await?);
         if !wrong.is_empty() {
             println!("Not as it must be before the day:\n  {}", wrong.join("\n  "));
@@ -140,7 +145,8 @@ async fn play(
     println!("The past week is in the lake; the day begins.");
     player.begin_day();
     wait_for_phase(&player, quad, look, Phase::DayDone).await?;
-    let truth = campus.truth(Stage::DayOver);
+    vendors.show(&campus, NaiveDateTime::MAX);
+    let truth = campus.truth(Stage::DayOver).with_lists();
     let seen = await_arrival(&truth, &player, quad, look).await?;
     let mut well = summary::print(&truth, &seen);
     if !well && work.kafka.is_some() {

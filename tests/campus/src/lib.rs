@@ -3,8 +3,8 @@
 //! A [`plan::Plan`] (seed, students, day) becomes a [`campus::Campus`]: people with their numbers and cards, a week of
 //! meals and passes, terms of results, and a cast to whom special things happen. `source` writes all that down as each
 //! vendor would, with the vendor's mistakes; `database` and `push` bring it into real databases and to Quad's webhook;
-//! `live` plays the day; `vendors` serves lists over HTTP as vendors do; `platform` serves records and fails as it is told;
-//! `broker` is a Mosquitto of one's own; `truth` says what must come out at the other end.
+//! `live` plays the day; `vendors` serves lists over HTTP as vendors do, `published` is what devices publish over MQTT; `platform`
+//! serves records and fails as it is told; `broker` is a Mosquitto of one's own; `truth` says what must come out at the other end.
 //!
 //! ```no_run
 //! use campus::{campus::Campus, database, live, plan::Plan, push::Pusher, truth};
@@ -36,11 +36,13 @@ pub mod gates;
 pub mod homes;
 pub mod http;
 pub mod live;
+pub mod meters;
 pub mod names;
 pub mod offices;
 pub mod people;
 pub mod plan;
 pub mod platform;
+pub mod published;
 pub mod push;
 pub mod random;
 pub mod record;

@@ -11,12 +11,9 @@ use campus::live::Stage;
 use campus::plan::{Defects, Plan};
 use campus::push::Pusher;
 use campus::truth;
-use campus::vendors::Vendors;
+use campus::vendors::{PAGE_ROWS_MAX, Vendors};
 use chrono::{Days, NaiveDate, NaiveDateTime, Utc};
 use clap::{Args, Parser, Subcommand};
-
-/// The longest page of a list, as 大华 has it.
-const PAGE_ROWS_MAX: usize = 10_000;
 
 /// A simulated campus that fills real source systems.
 #[derive(Parser)]
@@ -63,6 +60,9 @@ enum Command {
         /// Before the day is played.
         #[arg(long)]
         filled: bool,
+        /// HOST:PORT, or a free port.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: String,
         /// The bearer token that the lists are shown to.
         #[arg(long, env = "CAMPUS_LIST_TOKEN", hide_env_values = true)]
         token: String,
@@ -175,14 +175,13 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Play { plan, databases, webhook, speed } => {
             play(&plan.campus()?, databases.databases(), webhook.pusher()?, speed)?
         }
-        Command::Serve { plan, filled, token } => {
+        Command::Serve { plan, filled, listen, token } => {
             let campus = plan.campus()?;
             let until = if filled { campus.plan.day_start() } else { NaiveDateTime::MAX };
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            let vendors = runtime.block_on(Vendors::start(&token, PAGE_ROWS_MAX))?;
+            let vendors = Vendors::start(&listen, &token, PAGE_ROWS_MAX)?;
             vendors.show(&campus, until);
             println!("{}", vendors.url());
-            runtime.block_on(tokio::signal::ctrl_c())?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tokio::signal::ctrl_c())?;
         }
         Command::Truth { plan, filled } => {
             let stage = if filled { truth::Stage::Filled } else { truth::Stage::DayOver };

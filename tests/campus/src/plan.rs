@@ -34,7 +34,7 @@ pub struct Defects {
 
 /// What real sources were observed to do (L1 to L21), where it has a rate: number, what is counted, and the rate per mille
 /// unless the plan has another. L6, L7, L19 and L20 are as measured on a public set of gate records. L11, L14, L16, L17 and
-/// L18 are how a source is made, at any rate; L21 is about meters.
+/// L18 are how a source is made, at any rate.
 pub const RATES: &[(u8, &str, u64)] = &[
     (1, "terminals that post many rows with one time", 400),
     (2, "passes that are told hours to two days late", 5),
@@ -53,6 +53,7 @@ pub const RATES: &[(u8, &str, u64)] = &[
     // On top of those that L2 and L3 bring out of order: 5 % in all.
     (19, "passes that are told after later ones", 22),
     (20, "passes that are read a second time within the minute", 37),
+    (21, "meters that nobody has written into the list of which room is whose", 100),
 ];
 
 /// The first cast members have fixed places; a smaller campus has no room for them.
@@ -110,8 +111,7 @@ impl Defects {
         let share = share.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
         let per_mille = (share.ok_or_else(|| wrong("no share"))? * 1000.0).round() as u64;
         let rate = self.rates.get_mut(&number);
-        *rate.ok_or_else(|| format!("L{number} has no rate: it is how the sources are made, or is not planted"))? =
-            per_mille;
+        *rate.ok_or_else(|| format!("L{number} has no rate: it is how the sources are made"))? = per_mille;
         Ok(())
     }
 }

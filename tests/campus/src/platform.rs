@@ -1,7 +1,7 @@
 //! An open platform: records over HTTP, page by page, as vendors serve them, and as they fail.
 //!
 //! Records enter, answers leave at `/v1/<collection>`, by GET or POST: pages by number (`page`), after the last id (`after`),
-//! or by an opaque token (`cursor`), all or those changed `since`; behind OAuth 2 client credentials (`/oauth/token`) when it
+//! or by an opaque token (`cursor`), all or those changed `since` and `until`; behind OAuth 2 client credentials (`/oauth/token`) when it
 //! is told so. A fault that was asked for befalls the next request for records, once.
 
 use std::collections::{HashMap, VecDeque};
@@ -198,6 +198,9 @@ impl Inside {
         let mut records: Vec<&Value> = self.collections.get(collection).into_iter().flatten().collect();
         if let Some(since) = asked.get("since") {
             records.retain(|record| record["changed"].as_str().is_some_and(|changed| changed >= since.as_str()));
+        }
+        if let Some(until) = asked.get("until") {
+            records.retain(|record| record["changed"].as_str().is_some_and(|changed| changed <= until.as_str()));
         }
         let start = match (number("after"), number("page")) {
             (Some(after), _) => {

@@ -81,12 +81,15 @@ defects! {
     FitnessScore: "extension.fitness_test" "range" "total_score",
     ServiceRating: "extension.service_transaction" "range" "rating",
     SpaceFloor: "logistics.space" "range" "floor_no",
+    ReadingUnmapped: "logistics.utility_reading" "required" "room_id",
+    ReadingPower: "logistics.utility_reading" "range" "power_w",
     BedStudentNoFloat: "logistics.bed_assignment" "pattern" "student_no",
     TxnTime: "logistics.card_txn" "type" "txn_at",
     TxnAmount: "logistics.card_txn" "range" "amount_fen",
     InspectionScore: "logistics.dorm_inspection" "range" "score",
     RepairBackwards: "logistics.repair_order" "accepted_after_reported" "",
     AppealRepliedEarly: "logistics.appeal_case" "replied_after_assigned" "",
+    AppealStepNumber: "logistics.appeal_step" "range" "step_no",
     DeviceDoor: "access_control.device" "range" "door_no",
     EventAhead: "access_control.access_event" "clock_not_ahead" "",
     EventDeviceMissing: "access_control.access_event" "required" "device_id",
@@ -106,6 +109,11 @@ impl<T> Record<T> {
     /// A broken row.
     pub fn dead(at: NaiveDateTime, defect: Defect, value: T) -> Self {
         Self { fate: Fate::Dead(defect), ..Self::insert(at, value) }
+    }
+
+    /// The same as another writes it.
+    pub fn with<U>(&self, value: U) -> Record<U> {
+        Record { at: self.at, change: self.change, fate: self.fate, value }
     }
 
     /// The broken kind, if it is one.

@@ -13,6 +13,15 @@ use crate::gates::{Direction, Event, EventKind, PersonField, Place};
 use crate::random::Random;
 use crate::record::{Defect, Fate, Record};
 
+/// The lists of what no other source tells, `connector/table`, and the tables that they fill.
+pub const LISTS: [(&str, &str); 5] = [
+    ("second_classroom/activity", "student_affairs.activity"),
+    ("second_classroom/activity_participation", "student_affairs.activity_participation"),
+    ("service_desk/appeal_case", "logistics.appeal_case"),
+    ("service_desk/appeal_step", "logistics.appeal_step"),
+    ("service_desk/service_transaction", "extension.service_transaction"),
+];
+
 /// A record in the vendor's words, and the key by which the truth and the vendor know it.
 #[derive(Clone, Debug)]
 pub struct Listed {
@@ -59,8 +68,8 @@ impl Service {
 
     fn put(&mut self, record: Record<Value>, key: &str) {
         let place = self.records.len() as u64;
-        let value = Listed { key: key.to_string(), place, value: record.value };
-        self.records.push(Record { at: record.at, change: record.change, fate: record.fate, value });
+        let value = Listed { key: key.to_string(), place, value: record.value.clone() };
+        self.records.push(record.with(value));
     }
 }
 
@@ -72,12 +81,13 @@ impl Campus {
         let mut participations = of("second_classroom/activity_participation");
         self.activities(&mut activities, &mut participations);
         let mut cases = of("service_desk/appeal_case");
+        let mut steps = of("service_desk/appeal_step");
         let mut applications = of("service_desk/service_transaction");
-        self.cases(&mut cases);
+        self.cases(&mut cases, &mut steps);
         self.applications(&mut applications);
         let hikvision = self.events("access_hikvision_pull/access_event", hikvision_event);
         let dahua = self.events("access_dahua/access_event", dahua_event);
-        vec![activities, participations, cases, applications, hikvision, dahua]
+        vec![activities, participations, cases, steps, applications, hikvision, dahua]
     }
 
     fn activities(&self, activities: &mut Service, participations: &mut Service) {
@@ -137,7 +147,7 @@ impl Campus {
         }
     }
 
-    fn cases(&self, service: &mut Service) {
+    fn cases(&self, service: &mut Service, steps: &mut Service) {
         let channels = ["校长信箱", "心理热线", "后勤热线", "网上平台", "辅导员"];
         let subjects = ["宿舍", "食堂", "教学", "安全", "网络", "收费"];
         let count = (self.students.len() / 20).max(10);
@@ -160,10 +170,32 @@ impl Campus {
             let key = format!("SQ{number:06}");
             service.add(assigned, &key, case(false, replied, assigned));
             service.update(asked, &key, case(true, replied, asked));
+            self.steps(
+                number,
+                [("受理", received), ("转办", assigned), ("答复", replied), ("回访", asked), ("办结", asked)],
+                steps,
+            );
             if number < self.plan.dead_of_each_kind() {
                 let mut broken = case(true, received - TimeDelta::days(1), asked);
                 broken["case_no"] = json!(format!("SQX{number:05}"));
                 service.dead(asked, Defect::AppealRepliedEarly, &format!("SQX{number:05}"), broken);
+            }
+        }
+    }
+
+    /// The steps of a case, each told when it was made, with a remark that nobody may take in.
+    fn steps(&self, case: usize, made: [(&str, NaiveDateTime); 5], service: &mut Service) {
+        for (step, (action, made)) in made.into_iter().enumerate() {
+            let record = |step: usize| {
+                json!({
+                    "case_no": format!("SQ{case:06}"), "step": step, "action": action, "made_at": dashed(made),
+                    "operator": self.staff[case % self.staff.len()].staff_no, "unit": "A3", "remark": "办理意见",
+                    "updated_at": unix(made),
+                })
+            };
+            service.add(made, &format!("SQ{case:06}/{step}"), record(step + 1));
+            if step == 0 && case < self.plan.dead_of_each_kind() {
+                service.dead(made, Defect::AppealStepNumber, &format!("SQ{case:06}/x"), record(0));
             }
         }
     }
@@ -198,14 +230,12 @@ impl Campus {
         let mut service = Service { name, records: Vec::new() };
         for record in self.gates.events.iter().filter(|record| record.fate != Fate::Repeat) {
             let number = service.records.len();
-            let value = shape(self, number, record);
-            let (at, change, fate) = (record.at, record.change, record.fate);
-            service.put(Record { at, change, fate, value }, &number.to_string());
+            service.put(record.with(shape(self, number, record)), &number.to_string());
         }
         service
     }
 
-    fn number_in(&self, event: &Event) -> &str {
+    pub(crate) fn number_in(&self, event: &Event) -> &str {
         match event.person {
             PersonField::Student(index) => &self.students[index as usize].student_no,
             PersonField::Zero => "0",

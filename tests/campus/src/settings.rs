@@ -68,6 +68,20 @@ token_sha256 = "{gates}"
     }
 }
 
+/// The platforms whose lists tell what no other source does: connectors, and names of their sources.
+pub const LISTING: [&str; 2] = ["second_classroom", "service_desk"];
+
+/// Them as sources, at the address of [`crate::vendors::Vendors`]. Passwords come from the environment of [`list_passwords`].
+pub fn list_sources(url: &str) -> String {
+    let source = |name| format!("\n[sources.{name}]\nconnector = \"{name}\"\nconnection = \"{url}\"\npoll_s = 1\n");
+    LISTING.map(source).concat()
+}
+
+/// Names and values of variables.
+pub fn list_passwords(token: &str) -> [(String, String); 2] {
+    LISTING.map(|name| (format!("QUAD_SOURCES__{}__PASSWORD", name.to_uppercase()), token.to_string()))
+}
+
 /// The SHA-256 of a token in hex, as settings hold it.
 pub fn sha256(token: &str) -> String {
     Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()

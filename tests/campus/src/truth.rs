@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::campus::Campus;
 use crate::cast::ROLES;
+use crate::published::Stream;
 use crate::record::{Change, Fate, Record};
-use crate::served::Service;
+use crate::served::{LISTS, Service};
 use crate::truth::person::StudentTruth;
 
 /// Up to when the sources have been heard.
@@ -36,6 +37,8 @@ pub struct Truth {
     pub tables: BTreeMap<String, TableTruth>,
     /// By `connector/table`: what the platforms list that are asked over HTTP.
     pub served: BTreeMap<String, TableTruth>,
+    /// By `connector/table`: what devices publish over MQTT.
+    pub published: BTreeMap<String, TableTruth>,
     /// Observed defects (1 for L1) and how often each is in what the sources hold.
     pub planted: BTreeMap<u8, u64>,
     /// Planted cases: role to student number.
@@ -83,6 +86,7 @@ impl Campus {
             day: self.plan.day.to_string(),
             tables: self.table_truths(until),
             served: self.served_truths(until),
+            published: self.published_truths(until),
             planted: self.planted(until),
             cast: ROLES.iter().filter_map(|role| Some((name(role)?, self.student_of(*role).to_string()))).collect(),
             students: person::students(self, until),
@@ -137,6 +141,11 @@ impl Campus {
         services.iter().map(truth).collect()
     }
 
+    fn published_truths(&self, until: NaiveDateTime) -> BTreeMap<String, TableTruth> {
+        let truth = |stream: Stream| (stream.name.to_string(), count(&stream.records, until, |message| message.key));
+        self.streams().map(truth).into()
+    }
+
     /// The change log's rows become assignments; a row on the day also ends the assignment before it, which is then
     /// told a second time with its end.
     fn bed_truth(&self, until: NaiveDateTime) -> TableTruth {
@@ -169,6 +178,16 @@ impl Campus {
         let lands = |record: &&Record<crate::gates::Event>| record.fate == Fate::Lands && record.at < until;
         let owners = person::Owners::new(self);
         self.gates.events.iter().filter(lands).filter(|record| owners.of(&record.value).is_some()).count() as u64
+    }
+}
+
+impl Truth {
+    /// With the tables that only the lists over HTTP fill, for who pulls them too.
+    pub fn with_lists(mut self) -> Truth {
+        for (list, table) in LISTS {
+            self.tables.insert(table.to_string(), self.served[list].clone());
+        }
+        self
     }
 }
 

@@ -5,6 +5,7 @@
 //! paging, to who shows the token.
 
 use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -12,18 +13,20 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chrono::NaiveDateTime;
+use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 
 use crate::campus::Campus;
 
-/// Every platform on one port; they end with their value.
+/// The longest page of a list, as 大华 has it.
+pub const PAGE_ROWS_MAX: usize = 10_000;
+
+/// Every platform on one port and a thread of its own; they end with their value.
 pub struct Vendors {
     shelf: Arc<Shelf>,
-    address: String,
-    serving: JoinHandle<()>,
+    address: SocketAddr,
+    _running: oneshot::Sender<()>,
 }
 
 struct Shelf {
@@ -35,14 +38,15 @@ struct Shelf {
 }
 
 impl Vendors {
-    /// Serves nothing yet, on a free port.
+    /// Serves nothing yet, at an address such as `127.0.0.1:0`, which is a free port.
     ///
     /// # Errors
-    /// No port is free.
-    pub async fn start(token: &str, page_rows_max: usize) -> Result<Vendors> {
+    /// The address is taken.
+    pub fn start(address: &str, token: &str, page_rows_max: usize) -> Result<Vendors> {
         let shelf = Arc::new(Shelf { token: token.to_string(), page_rows_max, lists: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("could not bind a port")?;
-        let address = listener.local_addr()?.to_string();
+        let listener = TcpListener::bind(address).with_context(|| format!("could not listen at {address}"))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
         let router = Router::new()
             .route("/activity/getBatchActivities", post(activities))
             .route("/score/getBatchGrowthRecords", post(growth_records))
@@ -53,10 +57,18 @@ impl Vendors {
             )
             .route("/desk/v1/{list}", get(desk))
             .with_state(shelf.clone());
-        let serving = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(Vendors { shelf, address, serving })
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (running, ended) = oneshot::channel();
+        std::thread::Builder::new().name("vendors".into()).spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+                tokio::select! {
+                    _ = axum::serve(listener, router) => {}
+                    _ = ended => {}
+                }
+            });
+        })?;
+        Ok(Vendors { shelf, address, _running: running })
     }
 
     pub fn url(&self) -> String {
@@ -70,12 +82,6 @@ impl Vendors {
             let shown = service.shown(until).into_iter().map(|record| record.value.value.clone());
             lists.insert(service.name, shown.collect());
         }
-    }
-}
-
-impl Drop for Vendors {
-    fn drop(&mut self) {
-        self.serving.abort();
     }
 }
 
@@ -127,11 +133,22 @@ fn dream(shelf: &Shelf, headers: &HeaderMap, list: &str, asked: &Value) -> Answe
     Ok(Json(json!({ "code": "100", "success": true, "msg": "操作成功", "data": { "list": list } })))
 }
 
-/// 海康 iSC: events by the platform's time of receipt.
+/// The longest span of which 海康 iSC tells.
+const SPAN_MAX: TimeDelta = TimeDelta::days(93);
+
+/// 海康 iSC: events by the platform's time of receipt, of three months at most.
 async fn door_events(State(shelf): Shared, headers: HeaderMap, Json(asked): Json<Value>) -> Answer {
-    let since = asked["receiveStartTime"].as_str().ok_or(StatusCode::BAD_REQUEST)?;
+    let text = |name: &str| asked[name].as_str().ok_or(StatusCode::BAD_REQUEST);
+    let (since, until) = (text("receiveStartTime")?, text("receiveEndTime")?);
+    let time = |text: &str| DateTime::parse_from_rfc3339(text).map_err(|_| StatusCode::BAD_REQUEST);
+    if time(until)? - time(since)? > SPAN_MAX {
+        return Err(StatusCode::BAD_REQUEST);
+    }
     let (page, rows) = numbers(&asked, "pageNo", "pageSize")?;
-    let is_asked = |record: &Value| record["receiveTime"].as_str() >= Some(since);
+    let is_asked = |record: &Value| {
+        let received = record["receiveTime"].as_str();
+        received >= Some(since) && received <= Some(until)
+    };
     let list = shelf.page(&headers, "access_hikvision_pull/access_event", is_asked, page, rows)?;
     Ok(Json(json!({ "code": "0", "msg": "success", "data": { "pageNo": page, "pageSize": rows, "list": list } })))
 }
@@ -139,11 +156,12 @@ async fn door_events(State(shelf): Shared, headers: HeaderMap, Json(asked): Json
 /// 大华 ICC: swings by the time they were stored, within a window of swing times that must be named.
 async fn swings(State(shelf): Shared, headers: HeaderMap, Json(asked): Json<Value>) -> Answer {
     let text = |name: &str| asked[name].as_str().ok_or(StatusCode::BAD_REQUEST);
-    let (first, last, since) = (text("startSwingTime")?, text("endSwingTime")?, text("startCreateTime")?);
+    let (first, last) = (text("startSwingTime")?, text("endSwingTime")?);
+    let (since, until) = (text("startCreateTime")?, text("endCreateTime")?);
     let (page, rows) = numbers(&asked, "pageNum", "pageSize")?;
     let is_asked = |record: &Value| {
         let (swung, stored) = (record["swingTime"].as_str(), record["createTime"].as_str());
-        swung >= Some(first) && swung <= Some(last) && stored >= Some(since)
+        swung >= Some(first) && swung <= Some(last) && stored >= Some(since) && stored <= Some(until)
     };
     let list = shelf.page(&headers, "access_dahua/access_event", is_asked, page, rows)?;
     Ok(Json(json!({ "success": true, "code": "0", "errMsg": "", "data": { "currentPage": page, "pageData": list } })))
@@ -166,6 +184,7 @@ async fn desk(
     let (ts, page, rows) = (number("ts")?, number("pageNum")?.max(1) as usize, number("pageSize")? as usize);
     let name = match list.as_str() {
         "cases" => "service_desk/appeal_case",
+        "steps" => "service_desk/appeal_step",
         _ => "service_desk/service_transaction",
     };
     let is_asked = |record: &Value| record["updated_at"].as_i64() >= Some(ts);

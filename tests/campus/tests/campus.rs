@@ -43,7 +43,7 @@ fn equal_plans_are_equal_campuses() -> Result<()> {
     Ok(())
 }
 
-/// Of each table and list: versions, repeats, dead letters, and current rows.
+/// Of each table, list and stream: versions, repeats, dead letters, and current rows.
 fn check_counts(stage: Stage, expected: Expect) {
     let truth = campus(1, 120).truth(stage);
     let line = |(name, table): (&String, &campus::truth::TableTruth)| {
@@ -53,7 +53,7 @@ fn check_counts(stage: Stage, expected: Expect) {
         let (versions, repeats, current) = (table.versions, table.repeats, table.current);
         format!("{name} {versions}+{repeats}+{} {current}\n", table.dead_letters)
     };
-    expected.assert_eq(&truth.tables.iter().chain(&truth.served).map(line).collect::<String>());
+    expected.assert_eq(&truth.tables.iter().chain(&truth.served).chain(&truth.published).map(line).collect::<String>());
 }
 
 #[test]
@@ -94,7 +94,10 @@ fn the_counts_before_the_day() {
         second_classroom/activity 12+0+1 12
         second_classroom/activity_participation 159+0+0 159
         service_desk/appeal_case 10+0+1 10
+        service_desk/appeal_step 47+0+1 47
         service_desk/service_transaction 15+0+1 12
+        access_mqtt/access_event 2684+12+7 2684
+        logistics_meters/utility_reading 180+0+16 180
     "#]],
     );
 }
@@ -137,7 +140,10 @@ fn the_counts_after_the_day() {
         second_classroom/activity 13+0+1 12
         second_classroom/activity_participation 173+0+1 173
         service_desk/appeal_case 11+0+1 10
+        service_desk/appeal_step 50+0+1 50
         service_desk/service_transaction 17+0+1 12
+        access_mqtt/access_event 3061+16+9 3061
+        logistics_meters/utility_reading 209+0+19 209
     "#]],
     );
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::Table;
 use crate::connector::Pull;
 use crate::error::Error;
-use crate::extract::overlap::{earlier, is_ahead};
+use crate::extract::overlap::{earlier, is_ahead, later, written_as};
 use crate::extract::records;
 use crate::extract::source::{Span, Worker};
 
@@ -41,6 +41,8 @@ pub struct Pages {
     /// Seconds before the newest time that are asked for again.
     #[serde(default)]
     pub overlap_s: u64,
+    /// The most seconds from `{since}` to `{until}`; longer spans are asked for one window after another.
+    pub window_s: Option<u64>,
 }
 
 /// What leads from one page to the next.
@@ -58,7 +60,7 @@ fn first_page_default() -> u64 {
     1
 }
 
-const PLACEHOLDERS: [&str; 4] = ["{page}", "{next}", "{id}", "{since}"];
+const PLACEHOLDERS: [&str; 5] = ["{page}", "{next}", "{id}", "{since}", "{until}"];
 
 impl Pages {
     /// Whether a record changed within a span, both ends in the format of its times.
@@ -88,6 +90,7 @@ impl Pages {
         if is_used("{since}") != self.since.is_some() {
             return Err("`since`, a JSON pointer, and a parameter with `{since}` belong together".into());
         }
+        self.check_until(is_used("{until}"))?;
         match pull {
             Pull::Cursor if self.since.is_none() && matches!(self.pages, Paging::None | Paging::Number) => {
                 Err("`pull = \"cursor\"` needs `since`, or `pages` by \"token\" or \"id\"".into())
@@ -95,6 +98,23 @@ impl Pages {
             Pull::Snapshot { .. } if self.since.is_some() => {
                 Err("`since` is for `pull = \"cursor\"`: a snapshot brings all records".into())
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `{until}` can be written, and the windows move forward.
+    fn check_until(&self, is_used: bool) -> Result<(), String> {
+        // 0 tells neither seconds nor milliseconds.
+        let model = self.since_first.as_deref().filter(|first| *first != "0");
+        let is_time = model.is_some_and(|model| later(model, 0).is_some());
+        match self.window_s {
+            _ if is_used && !(self.since.is_some() && is_time) => {
+                let mend = "say a time there in the interface's own format, such as 2020-01-01 00:00:00, or 1577836800, \
+                            in milliseconds 1577836800000";
+                Err(format!("`{{until}}` is written as `since_first` is: {mend}"))
+            }
+            Some(_) if !is_used => Err("`window_s` is for a parameter with `{until}`".into()),
+            Some(window_s) if window_s <= self.overlap_s => Err("`window_s` is more than `overlap_s`".into()),
             _ => Ok(()),
         }
     }
@@ -117,8 +137,13 @@ pub(super) struct Walk<'a> {
     next: Option<String>,
     id: Option<String>,
     since: Option<String>,
+    /// The end of the present window, and of the last one.
+    until: Option<String>,
+    end: Option<String>,
     /// The newest time of change so far.
     newest: Option<String>,
+    /// Whether the page that was taken last is the last of its window.
+    is_window_over: bool,
     /// Digests of the pages and tokens that came.
     seen: HashSet<u64>,
 }
@@ -136,7 +161,10 @@ impl<'a> Walk<'a> {
             next: None,
             id: pages.id_first.clone(),
             since: pages.since_first.clone(),
+            until: None,
+            end: None,
             newest: None,
+            is_window_over: false,
             seen: HashSet::new(),
         };
         match (saved, pages.pages) {
@@ -148,18 +176,47 @@ impl<'a> Walk<'a> {
             (Some(saved), Paging::Id) => walk.id = Some(saved),
             (Some(saved), _) => walk.next = Some(saved),
         }
+        walk.end = walk.since.as_ref().and_then(|since| written_as(since, Utc::now(), worker.timezone));
+        walk.open_window();
         walk
     }
 
-    /// One that asks for what changed since `from`.
+    /// One that asks for what changed from `from` to `to`.
     ///
     /// # Errors
     /// `Settings` when the interface cannot be asked so.
-    pub(super) fn over(table: &'a Table, from: &str, worker: &'a Worker) -> Result<Self, Error> {
+    pub(super) fn over(table: &'a Table, span: &Span<'_>, worker: &'a Worker) -> Result<Self, Error> {
         if table.pages.since.is_none() {
             return Err(Error::settings(format!("{}: only a table with `since` can be asked for a span", table.path)));
         }
-        Ok(Self { since: Some(from.to_string()), ..Self::new(table, &Pull::Cursor, &[], worker) })
+        let [since, end] = [span.from, span.to].map(|time| Some(time.to_string()));
+        let mut walk = Self { since, end, ..Self::new(table, &Pull::Cursor, &[], worker) };
+        walk.open_window();
+        Ok(walk)
+    }
+
+    /// Lets `{until}` be the end of the window that begins at `{since}`.
+    fn open_window(&mut self) {
+        let window = |since: &String| later(since, self.table.pages.window_s?);
+        let until = self.since.as_ref().and_then(window);
+        self.until = match (until, &self.end) {
+            (Some(until), Some(end)) if is_later(end, &until) => Some(until),
+            (_, end) => end.clone(),
+        };
+    }
+
+    /// Goes on to the next window, which begins a little before the end of this one; whether there is one.
+    fn next_window(&mut self) -> bool {
+        let pages = &self.table.pages;
+        let (Some(until), Some(end)) = (&self.until, &self.end) else { return false };
+        if pages.window_s.is_none() || !is_later(end, until) {
+            return false;
+        }
+        self.since = earlier(until, pages.overlap_s);
+        (self.page, self.next, self.id) = (pages.first_page, None, pages.id_first.clone());
+        self.seen.clear();
+        self.open_window();
+        true
     }
 
     /// What to ask next.
@@ -172,8 +229,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Takes a page; whether there is another.
+    /// Takes a page; whether there is another, in this window or the next.
     pub(super) fn step(&mut self, page: &Value, records: &[Value]) -> Result<bool, Error> {
+        self.is_window_over = !self.turn(page, records)?;
+        Ok(!self.is_window_over || self.next_window())
+    }
+
+    /// Takes a page; whether its window has another.
+    fn turn(&mut self, page: &Value, records: &[Value]) -> Result<bool, Error> {
         let wrong = |what: &str| Error::source(format!("{}: {what}", self.table.path));
         let pages = &self.table.pages;
         if !records.is_empty() && !self.seen.insert(digest(&records)) {
@@ -222,11 +285,11 @@ impl<'a> Walk<'a> {
     }
 
     /// What to save after the page that was taken last.
-    pub(super) fn cursor(&self, is_more: bool) -> Option<Vec<String>> {
+    pub(super) fn cursor(&self) -> Option<Vec<String>> {
         let pages = &self.table.pages;
         let value = match pages.pages {
             _ if !self.is_cursor => None,
-            _ if pages.since.is_some() => self.newest.as_ref().filter(|_| !is_more),
+            _ if pages.since.is_some() => self.newest.as_ref().filter(|_| self.is_window_over),
             Paging::Id => self.id.as_ref(),
             _ => self.next.as_ref(),
         };
@@ -241,6 +304,7 @@ impl<'a> Walk<'a> {
                 "{page}" => Some(self.page.to_string()),
                 "{next}" => self.next.clone(),
                 "{id}" => self.id.clone(),
+                "{until}" => self.until.clone(),
                 _ => self.since.clone(),
             };
             text = text.replace(placeholder, &value?);

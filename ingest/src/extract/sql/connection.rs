@@ -4,23 +4,20 @@
 //! fetched while the last is worked on, and no more than that is in memory. Whoever waits gives up after a time or when
 //! the process stops; the thread then ends when its driver returns, or with the process.
 
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow_odbc::odbc_api::{self, ConnectionOptions, IntoParameter, ResultSetMetadata, environment};
-use arrow_odbc::{OdbcReaderBuilder, arrow_schema_from};
+use arrow_odbc::odbc_api::{self, ConnectionOptions, IntoParameter, environment};
+use chrono::{Offset, Utc};
+use chrono_tz::Tz;
 use schemas::Sensitive;
 use tokio::sync::{mpsc as batches, oneshot};
 
+use super::fetch::fetch;
 use crate::error::{Error, ErrorKind};
 use crate::extract::source::{Limits, Worker};
 use crate::settings::SourceSettings;
-
-/// Memory for one batch on its way out of the driver.
-const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const CONNECT_TIMEOUT_S: u32 = 10;
 
@@ -52,9 +49,9 @@ impl Connection {
         let password = settings.password.clone();
         let (opened, is_open) = oneshot::channel();
         let (questions, asked) = mpsc::channel::<Question>();
-        let timeout = Duration::from_secs(settings.timeout_s);
+        let (timeout, zone) = (Duration::from_secs(settings.timeout_s), worker.timezone);
         let serve = move || {
-            let connection = match connect(&string, password.as_ref(), limits, timeout) {
+            let connection = match connect(&string, password.as_ref(), limits, timeout, zone) {
                 Ok(connection) => connection,
                 Err(error) => return drop(opened.send(Err(error))),
             };
@@ -115,9 +112,10 @@ fn connect(
     password: Option<&Sensitive<String>>,
     limits: Limits,
     timeout: Duration,
+    zone: Tz,
 ) -> Result<odbc_api::Connection<'static>, Error> {
     let environment = environment().map_err(|error| Error::internal("start ODBC", error))?;
-    let secret = connection_string(string, password, limits, timeout);
+    let secret = connection_string(string, password, options(string, limits, timeout, zone));
     let options = ConnectionOptions { login_timeout_sec: Some(CONNECT_TIMEOUT_S), ..ConnectionOptions::default() };
     environment.connect_with_connection_string(&secret, options).map_err(|error| connect_error(string, &error))
 }
@@ -132,30 +130,15 @@ fn answer(
     let parameters: Vec<_> = question.parameters.iter().map(|value| value.as_str().into_parameter()).collect();
     let cursor = connection.execute(&question.sql, parameters.as_slice(), limit_s);
     let cursor = cursor.map_err(|error| refused(&error))?;
-    let mut cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
-    let schema = Arc::new(text_schema(&mut cursor)?);
-    let reader = OdbcReaderBuilder::new()
-        .with_schema(schema)
-        .with_max_num_rows_per_batch(limits.rows_max)
-        .with_max_bytes_per_batch(BATCH_BYTES_MAX)
-        .with_max_text_size(limits.text_bytes_max)
-        .build(cursor)
-        .map_err(|error| Error::source(format!("could not read the query's columns: {error}")))?;
-    for batch in reader {
-        let batch = batch
-            .map_err(|error| Error::source(format!("could not read rows: {}", error.to_string().replace('\n', " "))))?;
-        if question.rows.blocking_send(Ok(Some(batch))).is_err() {
-            break;
-        }
-    }
-    Ok(())
+    let cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
+    fetch(cursor, limits, |batch| question.rows.blocking_send(Ok(Some(batch))).is_ok())
 }
 
 /// The string a driver is given: with the password, ended by `;`, and followed in memory by a NUL that its length does
 /// not count. MariaDB's driver reads up to a NUL whatever length it is told, and takes what lies behind for the user.
-fn connection_string(string: &str, password: Option<&Sensitive<String>>, limits: Limits, timeout: Duration) -> String {
+fn connection_string(string: &str, password: Option<&Sensitive<String>>, options: Vec<(&str, String)>) -> String {
     let mut whole = string.trim_end_matches(';').to_string();
-    for (name, value) in options(string, limits, timeout) {
+    for (name, value) in options {
         whole.push_str(&format!(";{name}={value}"));
     }
     if let Some(password) = password {
@@ -166,8 +149,9 @@ fn connection_string(string: &str, password: Option<&Sensitive<String>>, limits:
     whole
 }
 
-/// What keeps a driver from taking a whole table into memory, and from waiting for ever, unless the settings say otherwise.
-fn options(string: &str, limits: Limits, timeout: Duration) -> Vec<(&'static str, String)> {
+/// What keeps a driver from taking a whole table into memory and from waiting for ever, and lets times that have a zone come as
+/// those of `zone`, unless the settings say otherwise.
+fn options(string: &str, limits: Limits, timeout: Duration, zone: Tz) -> Vec<(&'static str, String)> {
     let keys: Vec<_> = string.split(';').filter_map(|part| part.split_once('=')).collect();
     let has = |name: &str| keys.iter().any(|(key, _)| key.trim().eq_ignore_ascii_case(name));
     let driver = keys.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case("driver"));
@@ -176,10 +160,14 @@ fn options(string: &str, limits: Limits, timeout: Duration) -> Vec<(&'static str
     if driver.contains("postgresql") {
         options
             .extend([("UseDeclareFetch", "1".to_string()), ("Fetch", limits.rows_max.min(FETCH_ROWS_MAX).to_string())]);
+        options.push(("ConnSettings", format!("{{SET TimeZone TO '{zone}'}}")));
     } else if driver.contains("mariadb") {
         // Known from 3.1.17 on; older drivers take the whole answer into memory.
         options.extend([("FORWARDONLY", "1".to_string()), ("NO_CACHE", "1".to_string())]);
         options.push(("READ_TIMEOUT", timeout.as_secs().to_string()));
+        // By its offset, since few servers have the table of zones.
+        let offset = Utc::now().with_timezone(&zone).offset().fix();
+        options.push(("INITSTMT", format!("{{SET time_zone='{offset}'}}")));
     }
     options.retain(|(name, _)| !has(name));
     options
@@ -187,14 +175,6 @@ fn options(string: &str, limits: Limits, timeout: Duration) -> Vec<(&'static str
 
 /// Rows that PostgreSQL's driver fetches at once, and keeps.
 const FETCH_ROWS_MAX: usize = 1024;
-
-/// Every column as nullable text, named in upper case.
-fn text_schema(cursor: &mut impl ResultSetMetadata) -> Result<Schema, Error> {
-    let schema = arrow_schema_from(cursor, None, false)
-        .map_err(|error| Error::source(format!("could not read the query's columns: {error}")))?;
-    let field = |name: &String| Field::new(name.to_uppercase(), DataType::Utf8, true);
-    Ok(Schema::new(schema.fields().iter().map(|known| field(known.name())).collect::<Vec<_>>()))
-}
 
 /// Debian packages of the drivers that have one, and what to do for the others.
 const DRIVERS: [(&str, &str); 8] = [
@@ -224,7 +204,7 @@ fn refused(error: &odbc_api::Error) -> Error {
     Error::source(format!("the source refused the query: {}", one_line(error)))
 }
 
-fn one_line(error: &odbc_api::Error) -> String {
+pub(super) fn one_line(error: &odbc_api::Error) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -234,12 +214,13 @@ mod tests {
     use expect_test::expect;
 
     const LIMITS: Limits = Limits { rows_max: 4096, text_bytes_max: 1 };
+    const ZONE: Tz = Tz::Asia__Shanghai;
 
     #[test]
     fn a_missing_driver_names_its_package() {
         let secret = Sensitive::new("secret".to_string());
         let string = "Driver=PostgreSQL Nowhere;Server=127.0.0.1";
-        let error = connect(string, Some(&secret), LIMITS, Duration::from_secs(1)).expect_err("no such driver");
+        let error = connect(string, Some(&secret), LIMITS, Duration::from_secs(1), ZONE).expect_err("no such driver");
         expect!["the ODBC driver `postgresql nowhere` is not installed: apt install odbc-postgresql"]
             .assert_eq(&error.to_string());
     }
@@ -247,10 +228,11 @@ mod tests {
     #[test]
     fn drivers_are_told_to_hand_rows_over_as_they_come() {
         let strings = ["Driver=PostgreSQL Unicode;fetch=7", "Driver={MariaDB Unicode};", "Driver=SQLite3;Database=x"];
-        let told = strings.map(|string| connection_string(string, None, LIMITS, Duration::from_secs(60)) + "\n");
+        let options = |string| options(string, LIMITS, Duration::from_secs(60), ZONE);
+        let told = strings.map(|string| connection_string(string, None, options(string)) + "\n");
         expect![[r#"
-            Driver=PostgreSQL Unicode;fetch=7;UseDeclareFetch=1;
-            Driver={MariaDB Unicode};FORWARDONLY=1;NO_CACHE=1;READ_TIMEOUT=60;
+            Driver=PostgreSQL Unicode;fetch=7;UseDeclareFetch=1;ConnSettings={SET TimeZone TO 'Asia/Shanghai'};
+            Driver={MariaDB Unicode};FORWARDONLY=1;NO_CACHE=1;READ_TIMEOUT=60;INITSTMT={SET time_zone='+08:00'};
             Driver=SQLite3;Database=x;
         "#]]
         .assert_eq(&told.concat());

@@ -35,6 +35,8 @@ pub struct Sample {
     pub keys: String,
     /// What to set as `connection`.
     pub connection: String,
+    /// How an interface was asked, when it is not the default.
+    pub api: &'static str,
 }
 
 /// A table of which nothing but its place is known.
@@ -74,7 +76,7 @@ pub fn of_table(
     let rows = preview::sampled(source.as_mut(), &unknown(Spec::Sql(declared), contracts)?, rows_max)?;
     let columns: Vec<_> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let connection = "Driver=...;Server=...;Uid=...".to_string();
-    Ok(Sample { kind: Kind::Sql, places: columns.clone(), columns, rows, keys: table.to_string(), connection })
+    Ok(Sample { kind: Kind::Sql, places: columns.clone(), columns, rows, keys: table.to_string(), connection, api: "" })
 }
 
 /// A file: CSV, XLSX, JSON lines or Parquet by its ending; `header_row` is where headers are.
@@ -135,8 +137,10 @@ pub fn of_url(settings: &SourceSettings, url: &str, contracts: &Contracts, worke
         .map_err(|error| Error::internal("ask for a sample", error))?;
     let resolved = crate::extract::secret::resolve(&settings, worker)?;
     let mut api = connector(Kind::Http);
+    let mut told = "";
     if resolved.password.is_some() {
         api.http.auth = http::Auth::Bearer;
+        told = "[http]\nauth = \"bearer\"\n\n";
     }
     let mut source = HttpSource::connect(&api, &resolved, worker)?;
     let answer = source.answer(&unknown(Spec::Http(declared), contracts)?)?;
@@ -150,7 +154,7 @@ pub fn of_url(settings: &SourceSettings, url: &str, contracts: &Contracts, worke
     let rows = records::batch(list, &columns.iter().cloned().zip(places.iter().cloned()).collect())?;
     let keys =
         format!("# Is there more than one page? docs/connectors.md tells of `pages`.\n{place}\nrecords = {pointer:?}");
-    of_rows(Kind::Http, columns, places, rows, keys, origin)
+    Ok(Sample { api: told, ..of_rows(Kind::Http, columns, places, rows, keys, origin)? })
 }
 
 /// Puts columns in the order of the rows, which is that of their names.
@@ -164,7 +168,7 @@ fn of_rows(
 ) -> Result<Sample, Error> {
     let sorted: BTreeMap<_, _> = columns.into_iter().zip(places).collect();
     let (columns, places) = sorted.into_iter().unzip();
-    Ok(Sample { kind, columns, places, rows, keys, connection })
+    Ok(Sample { kind, columns, places, rows, keys, connection, api: "" })
 }
 
 /// Names for input columns: a header as it is, the last parts of a pointer; each once.

@@ -10,7 +10,7 @@ use campus::campus::Campus;
 use campus::cast::Role;
 use campus::database::{self, Database, Databases};
 use campus::plan::Plan;
-use campus::settings::sha256;
+use campus::settings::{list_passwords, list_sources, sha256};
 use campus::source::SYSTEMS;
 use campus::truth::Truth;
 use chrono::{Days, Utc};
@@ -27,6 +27,8 @@ pub struct Work {
     topic_prefix: String,
     pub secrets: Secrets,
     pub http: String,
+    /// Where the platforms are that are asked over HTTP.
+    pub lists: String,
     pub grpc: String,
     pub pg: String,
     pub observe: String,
@@ -37,6 +39,7 @@ pub struct Work {
 pub struct Secrets {
     pub token: String,
     pub push_token: String,
+    pub list_token: String,
     pub id_key: String,
     seed: u64,
     students: usize,
@@ -85,6 +88,7 @@ impl Work {
             topic_prefix: args.topic_prefix.clone(),
             secrets,
             http: address(8081)?,
+            lists: address(8090)?,
             grpc: address(50051)?,
             pg: address(54320)?,
             observe: address(9464)?,
@@ -179,7 +183,7 @@ poll_s = 1
 
 [sources.gates]
 connector = "access_hikvision"
-
+{lists}
 [query]
 grpc_listen = "{grpc}"
 pg_listen = "{pg}"
@@ -192,6 +196,7 @@ identity_key_file = "{folder}/identity.key"
             grpc = self.grpc,
             pg = self.pg,
             observe = self.observe,
+            lists = list_sources(&format!("http://{}", self.lists)),
             student_affairs = databases.student_affairs,
             academic = databases.academic,
             logistics = databases.logistics,
@@ -201,12 +206,14 @@ identity_key_file = "{folder}/identity.key"
     /// What Quad gets over its environment: hashes of the tokens, and the key of document numbers.
     pub fn environment(&self) -> Vec<(String, String)> {
         let pair = |name: &str, value: String| (name.to_string(), value);
-        vec![
+        let mut environment = vec![
             pair("QUAD_ACCESS__TOKENS__DEMO__ROLE", "admin".into()),
             pair("QUAD_ACCESS__TOKENS__DEMO__SHA256", sha256(&self.secrets.token)),
             pair("QUAD_SOURCES__GATES__TOKEN_SHA256", sha256(&self.secrets.push_token)),
             pair("QUAD_EXTRACT__ID_KEY", self.secrets.id_key.clone()),
-        ]
+        ];
+        environment.extend(list_passwords(&self.secrets.list_token));
+        environment
     }
 
     /// Says how to ask the running Quad.
@@ -274,6 +281,7 @@ impl Secrets {
         Ok(Secrets {
             token: random_hex()?,
             push_token: random_hex()?,
+            list_token: random_hex()?,
             id_key: random_hex()?,
             seed: args.seed,
             students: args.students,

@@ -59,7 +59,7 @@ impl Campus {
         put(20, read_twice);
     }
 
-    fn told(&self, event: &Event) -> Direction {
+    pub(crate) fn told(&self, event: &Event) -> Direction {
         match self.gates.devices[event.device as usize].value.place {
             Place::LibraryIn => Direction::In,
             Place::LibraryOut => Direction::Out,
@@ -95,6 +95,7 @@ impl Campus {
             (16, of_grades(&|record| lands(record.fate) && record.value.attempt > 1)),
             (17, count(&self.enrollments, until, |r| lands(r.fate) && !r.value.student_no.starts_with('2'))),
             (18, count(&self.homes.spaces, until, |r| r.value.kind == SpaceKind::Bed && r.value.bed.ends_with('铺'))),
+            (21, count(&self.meters.readings, until, |r| !self.meters.meters[r.value.meter].is_listed)),
         ]);
     }
 }

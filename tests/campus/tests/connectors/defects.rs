@@ -1,5 +1,5 @@
-//! The defects that were observed at real sources (L1 to L20): each is in what the sources give as often as it was planted,
-//! and the rule for it holds in what comes out. L21 is about meters, which have no table here.
+//! The defects that were observed at real sources (L1 to L21): each is in what the sources give as often as it was planted,
+//! and the rule for it holds in what comes out.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use campus::plan::{Defects, Plan, RATES};
 use campus::truth::Stage;
 use datafusion::prelude::SessionContext;
 
-use super::{Table, load, pulled, pushed, runtime, surroundings};
+use super::{Table, load, pulled, pushed, runtime, subscribed, surroundings};
 
 /// Number, how its cases are counted, and what the rule forbids. `<table>` holds the different rows that were accepted,
 /// `<table>_given` what the source gave, with `n` for the order.
@@ -161,6 +161,14 @@ const RULES: &[(u8, &str, &str)] = &[
         "SELECT COUNT(*) FROM (SELECT 1 FROM access_event
            GROUP BY device_id, door_no, event_serial, event_time HAVING COUNT(*) > 1)",
     ),
+    // Readings of a meter that is in no list wait as dead letters; all others lead to a room that is there.
+    (
+        21,
+        "SELECT (SELECT COUNT(*) FROM utility_reading_given) - (SELECT COUNT(*) FROM utility_reading)
+         - (SELECT COUNT(*) FROM utility_reading_given WHERE GL = '-1')",
+        "SELECT COUNT(*) FROM utility_reading u
+         WHERE NOT EXISTS (SELECT 1 FROM space s WHERE s.space_id = u.room_id AND s.space_type = 'room')",
+    ),
 ];
 
 #[test]
@@ -178,7 +186,7 @@ fn each_observed_defect_is_planted_and_its_rule_holds() -> Result<()> {
         assert_eq!(count(cases)?, planted[number] as i64, "L{number}: cases in what came, and as planted");
         assert_eq!(count(broken)?, 0, "L{number}: the rule does not hold");
     }
-    assert_eq!(RULES.iter().map(|rule| rule.0).collect::<Vec<_>>(), (1..=20).collect::<Vec<_>>());
+    assert_eq!(RULES.iter().map(|rule| rule.0).collect::<Vec<_>>(), (1..=21).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -193,7 +201,7 @@ fn each_rate_can_be_set() {
         let [none, many] = ["0", "0.9"].map(|share| planted(&format!("L{number}={share}"))[number]);
         assert!(many > 2 * none && many > 5, "L{number}, {what}: {none} and {many}");
     }
-    for wrong in ["L7", "L7=2", "L7=-0.1", "L99=0.1", "7=0.1", "L11=0.5", "L21=0.1"] {
+    for wrong in ["L7", "L7=2", "L7=-0.1", "L99=0.1", "7=0.1", "L11=0.5"] {
         assert!(Defects::default().set(wrong).is_err(), "{wrong}");
     }
 }
@@ -230,6 +238,9 @@ fn everything(campus: &Campus, runtime: &tokio::runtime::Runtime) -> Result<Sess
         taken.take(runtime, &pushed(&table.spec, &serde_json::from_str(&push.body)?)?)?;
     }
     runtime.block_on(register(&context, "access_event", &taken))?;
+    let [_, readings] = campus.streams();
+    let (taken, _) = subscribed(campus, &readings, campus.plan.day_start(), runtime)?;
+    runtime.block_on(register(&context, "utility_reading", &taken))?;
     Ok(context)
 }
 

@@ -1,7 +1,7 @@
 //! Every connector on a whole campus: each row that a source holds becomes the record or the dead letter it must.
 //!
 //! The databases are filled as before the day, each pulled table goes through its query, its mapping and its contract,
-//! and what comes out is counted against the truth; so is what platforms list over HTTP, before and after the day. `defects` holds
+//! and what comes out is counted against the truth; so is what platforms list over HTTP, before and after the day, and what devices publish. `defects` holds
 //! what comes out against each defect that was observed at real sources. SQLite always; PostgreSQL and MariaDB when `QUAD_TEST_POSTGRES` and
 //! `QUAD_TEST_MARIADB` hold a connection string.
 
@@ -18,6 +18,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use campus::campus::Campus;
 use campus::database::{self, Databases};
 use campus::plan::Plan;
+use campus::published::{Message, Stream};
 use campus::truth::{Stage, TableTruth};
 use campus::vendors::Vendors;
 use chrono::{NaiveDateTime, Utc};
@@ -181,7 +182,7 @@ fn pull(
 fn every_record_that_a_platform_lists_becomes_what_it_must() -> Result<()> {
     let campus = small_campus();
     let runtime = runtime()?;
-    let vendors = runtime.block_on(Vendors::start("a token", 700))?;
+    let vendors = Vendors::start("127.0.0.1:0", "a token", 700)?;
     let truth = [Stage::Filled, Stage::DayOver].map(|stage| campus.truth(stage).served);
     for name in ["second_classroom", "service_desk", "access_hikvision_pull", "access_dahua"] {
         let connector = load(name)?;
@@ -221,7 +222,8 @@ fn http_source(connector: &Connector, vendors: &Vendors, runtime: &tokio::runtim
     };
     let mut settings = settings(&connector.name, &vendors.url());
     settings.password = Some(Sensitive::new("a token".into()));
-    Ok(HttpSource::connect(connector, &settings, &Worker::alone(&extract, runtime.handle().clone()))?)
+    let worker = Worker::alone(&extract, runtime.handle().clone()).in_timezone("Asia/Shanghai".parse()?);
+    Ok(HttpSource::connect(connector, &settings, &worker)?)
 }
 
 /// Values that no map knows: each is one of the planted dead letters.
@@ -294,11 +296,77 @@ fn pushed(spec: &Spec, body: &Value) -> Result<RecordBatch> {
     let Spec::Webhook(pushed) = spec else { anyhow::bail!("not a pushed table") };
     let found = body.pointer(&pushed.records).context("no records in the body")?;
     let records = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-    let column = |pointer: &String| -> ArrayRef {
-        Arc::new(records.iter().map(|record| record.pointer(pointer).map(text)).collect::<StringArray>())
+    batch(&pushed.input, records, |record, pointer| text(record.pointer(pointer)?))
+}
+
+#[test]
+fn every_message_of_a_device_becomes_what_it_must() -> Result<()> {
+    let campus = small_campus();
+    let runtime = runtime()?;
+    let truth = campus.truth(Stage::DayOver).published;
+    let mut unlisted = BTreeMap::new();
+    for record in &campus.meters.readings {
+        let meter = &campus.meters.meters[record.value.meter];
+        if !meter.is_listed {
+            *unlisted.entry(("meter_room".to_string(), meter.no.clone())).or_insert(0) += 1;
+        }
+    }
+    let mut unknown = BTreeMap::new();
+    for stream in campus.streams() {
+        let (taken, codes) = subscribed(&campus, &stream, NaiveDateTime::MAX, &runtime)?;
+        assert_eq!(taken.outcome(), expected(&truth[stream.name]), "{}", stream.name);
+        unknown.extend(codes.into_iter().map(|(set, value, times)| ((set, value), times)));
+    }
+    assert_eq!(unknown, unlisted, "each meter that is in no list is reported, and nothing else is unknown");
+    Ok(())
+}
+
+/// What becomes of the messages of a stream before `until`, and the values that no code map knew. The list of whose room a
+/// meter is, is the campus's own.
+fn subscribed(
+    campus: &Campus,
+    stream: &Stream,
+    until: NaiveDateTime,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(Table, Vec<(String, String, u64)>)> {
+    let (connector, table) = stream.name.split_once('/').context("connector/table")?;
+    let mut connector = load(connector)?;
+    connector.code_maps.insert("meter_room".to_string(), campus.meters.list());
+    let surroundings = surroundings(&connector);
+    let table = connector.tables.iter().find(|other| other.name == table).context("a table of the connector")?;
+    let Spec::Mqtt(declared) = &table.spec else { anyhow::bail!("not a subscribed table") };
+    let mut taken = Table::new(&connector, table, &surroundings)?;
+    let heard: Vec<&Message> = stream.records.iter().filter(|r| r.at < until).map(|record| &record.value).collect();
+    let cell = |message: &&Message, place: &str| match place.strip_prefix("{topic/") {
+        Some(rest) => {
+            let level: usize = rest.trim_end_matches('}').parse().ok()?;
+            message.topic.split('/').nth(level - 1).map(str::to_string)
+        }
+        None => text(message.body.pointer(place)?),
     };
-    let fields: Vec<_> = pushed.input.keys().map(|name| Field::new(name, DataType::Utf8, true)).collect();
-    let columns = pushed.input.values().map(column).collect();
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    for messages in heard.chunks(1000) {
+        taken.take(runtime, &batch(&declared.input, messages, cell)?)?;
+    }
+    Ok((taken, surroundings.codes_unknown.values()))
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The columns of `input`, each cell as `cell` finds it in a record.
+fn batch<T>(
+    input: &BTreeMap<String, String>,
+    records: &[T],
+    cell: impl Fn(&T, &str) -> Option<String>,
+) -> Result<RecordBatch> {
+    let column = |place: &String| -> ArrayRef {
+        Arc::new(records.iter().map(|record| cell(record, place)).collect::<StringArray>())
+    };
+    let fields: Vec<_> = input.keys().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), input.values().map(column).collect())?)
 }
