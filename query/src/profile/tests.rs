@@ -34,18 +34,24 @@ async fn compute(engine: &Engine, now: i64) -> Profiles {
     computer().await.compute(engine.pin().snapshot.clone(), now, None).await.unwrap()
 }
 
+/// The items that have a value, a line each; then the others.
 fn show(profiles: &Profiles, student_no: &str) -> String {
     let person = profiles.by_student_no(student_no).unwrap();
     let mut out = String::new();
+    let mut missing = "missing:".to_string();
     for (item, given) in profiles.items.iter().zip(&person.items) {
-        let value = given.value.as_ref().map_or("–".to_string(), text);
+        let Some(value) = &given.value else {
+            assert_eq!(given.state, State::Missing);
+            missing += &format!(" {}", item.id);
+            continue;
+        };
         let as_of = given
             .as_of
             .and_then(chrono::DateTime::from_timestamp_micros)
             .map(|at| at.format(" @ %Y-%m-%d %H:%M").to_string());
-        out += &format!("{} {} = {value}{} {:?}\n", item.id, item.name, as_of.unwrap_or_default(), given.state);
+        out += &format!("{} {} = {}{} {:?}\n", item.id, item.name, text(value), as_of.unwrap_or_default(), given.state);
     }
-    out
+    out + &missing + "\n"
 }
 
 fn text(value: &Value) -> String {
@@ -77,7 +83,6 @@ async fn a_student_with_everything() {
             A02 name = 张三 @ 2026-09-01 00:00 Ok
             A03 sex_code = 1 @ 2026-09-01 00:00 Ok
             A04 birth_month = 2006-02 @ 2026-09-01 00:00 Ok
-            A05 ethnic_code = – Missing
             A06 political_code = 03 @ 2026-09-01 00:00 Ok
             A07 origin_region = 330000 @ 2026-09-01 00:00 Ok
             A08 college_academy = {college_id: C01, academy_id: Y1} @ 2026-09-01 00:00 Ok
@@ -87,15 +92,11 @@ async fn a_student_with_everything() {
             A12 identity_confidence = confirmed Ok
             B01 status_code = 01 @ 2026-09-01 00:00 Ok
             B02 enrol_month = 202409 @ 2026-09-01 00:00 Ok
-            B03 changes_last_change = – Missing
-            B04 registered_this_term = – Missing
-            B05 courses_credits_taken = – Missing
             B06 credits_earned = 6.0 @ 2026-06-20 01:00 Ok
             B07 credits_last_term = 1.0 @ 2026-06-20 01:00 Ok
             B08 weighted_mean = 65.0 @ 2026-06-20 01:00 Ok
             B09 gpa = 1.5 @ 2026-06-20 01:00 Ok
             B10 gpa_delta = 3.0 @ 2026-06-20 01:00 Ok
-            B11 rank_pct = – Missing
             B12 failed_courses = 0 @ 2026-06-20 01:00 Ok
             B13 failed_credits = 0.0 @ 2026-06-20 01:00 Ok
             B14 resits_retakes = {resits: 0, retakes: 0} @ 2026-06-20 01:00 Ok
@@ -103,11 +104,6 @@ async fn a_student_with_everything() {
             B16 minor = false @ 2026-09-01 00:00 Ok
             B17 academic_level = 3 @ 2026-06-20 01:00 Ok
             B18 expected_grad_on = 2028-06-30 @ 2026-09-01 00:00 Ok
-            C01 sessions_due_14d = – Missing
-            C02 attend_rate_14d = – Missing
-            C03 absences_14d = – Missing
-            C04 late_term = – Missing
-            C05 on_leave_today = – Missing
             D01 bed = {building_id: B1, floor_no: 3, room_no: 301, space_id: B1-301-1} @ 2026-09-01 00:00 Ok
             D02 residence_mode = 2 @ 2026-09-01 00:00 Ok
             D03 roommates = 2 @ 2026-09-01 00:00 Ok
@@ -118,61 +114,14 @@ async fn a_student_with_everything() {
             D08 away_30d = 0 Ok
             D09 silent_days = 1 @ 2026-09-01 12:00 Ok
             D10 library_30d = 0 Ok
-            D11 hygiene_mean = – Missing
-            D12 room_power_violations = – Missing
             E01 card_status = normal @ 2026-03-02 00:00 Stale
-            E02 spend_month_mean = – Missing
-            E03 meals_month_mean = – Missing
             E04 spend_per_meal = 1000.0 @ 2026-09-01 10:00 Ok
             E05 breakfast_rate = 0.0 @ 2026-09-01 10:00 Ok
-            E06 spend_pct = – Missing
-            E07 meal_change = – Missing
             E08 hardship_level = 2 @ 2026-09-01 00:00 Ok
-            E09 aid_year_fen = – Missing
-            E10 has_loan = – Missing
-            E11 work_study = – Missing
-            E12 fee_owed = – Missing
-            F01 activities_term = – Missing
-            F02 in_community_share = – Missing
-            F03 moral = – Missing
-            F04 intellectual = – Missing
-            F05 physical = – Missing
-            F06 aesthetic = – Missing
-            F07 labour_hours = – Missing
-            F08 safety = – Missing
-            F09 volunteer_hours = – Missing
-            F10 second_credits = – Missing
-            F11 theme_day_rate = – Missing
-            G01 talks_term = – Missing
-            G02 last_talk_at = – Missing
-            G03 mentor_month = – Missing
-            G04 dorm_visits = – Missing
-            G05 help_term = – Missing
-            G06 career_term = – Missing
-            G07 open_follow_ups = – Missing
-            G08 hours_to_contact = – Missing
-            H01 cases_term = – Missing
-            H02 cases_open = – Missing
-            H03 repairs_term = – Missing
-            H04 repair_hours = – Missing
-            H05 services_term = – Missing
-            H06 kiosk_term = – Missing
-            I01 awards = – Missing
-            I02 scholarship_fen = – Missing
-            I03 honours = – Missing
-            I04 sanctions_open = – Missing
-            I05 posts = – Missing
-            K01 open_warnings = – Missing
-            K02 warnings_year = – Missing
-            K03 false_share = – Missing
-            K04 last_outcome = – Missing
-            K05 owner = – Missing
-            L01 domain_as_of = [{domain: academic, own_day: 2026-06-20, source_day: 2026-06-20}, {domain: access_control, source_day: 2026-09-02}, {domain: identity, own_day: 2026-09-01, source_day: 2026-09-01}, {domain: logistics, own_day: 2024-09-01, source_day: 2026-09-02}, {domain: student_affairs, own_day: 2026-09-01, source_day: 2026-09-01}] Stale
+            L01 domain_as_of = {academic: {own_day: 2026-06-20, source_day: 2026-06-20}, access_control: {source_day: 2026-09-02}, identity: {own_day: 2026-09-01, source_day: 2026-09-01}, logistics: {own_day: 2024-09-01, source_day: 2026-09-02}, student_affairs: {own_day: 2026-09-01, source_day: 2026-09-01}} Stale
             L02 missing_domains = {count: 1, domains: [extension]} Ok
             L03 conflicts = {count: 0} Ok
-            L04 quarantined = – Missing
-            L05 profile_version = – Missing
-            L06 computed_at = – Missing
+            missing: A05 B03 B04 B05 B11 C01 C02 C03 C04 C05 D11 D12 E02 E03 E06 E07 E09 E10 E11 E12 F01 F02 F03 F04 F05 F06 F07 F08 F09 F10 F11 G01 G02 G03 G04 G05 G06 G07 G08 H01 H02 H03 H04 H05 H06 I01 I02 I03 I04 I05 K01 K02 K03 K04 K05 L04 L05 L06
         "#]],
     )
     .await;
@@ -187,7 +136,6 @@ async fn a_student_with_little() {
             A02 name = 李四 @ 2026-09-01 00:00 Ok
             A03 sex_code = 2 @ 2026-09-01 00:00 Ok
             A04 birth_month = 2006-05 @ 2026-09-01 00:00 Ok
-            A05 ethnic_code = – Missing
             A06 political_code = 13 @ 2026-09-01 00:00 Ok
             A07 origin_region = 110000 @ 2026-09-01 00:00 Ok
             A08 college_academy = {college_id: C02, academy_id: Y1} @ 2026-09-01 00:00 Ok
@@ -197,15 +145,9 @@ async fn a_student_with_little() {
             A12 identity_confidence = confirmed Ok
             B01 status_code = 01 @ 2026-09-01 00:00 Ok
             B02 enrol_month = 202409 @ 2026-09-01 00:00 Ok
-            B03 changes_last_change = – Missing
-            B04 registered_this_term = – Missing
-            B05 courses_credits_taken = – Missing
             B06 credits_earned = 0.0 @ 2026-01-20 01:00 Ok
-            B07 credits_last_term = – Missing
             B08 weighted_mean = 40.0 @ 2026-01-20 01:00 Ok
             B09 gpa = 0.0 @ 2026-01-20 01:00 Ok
-            B10 gpa_delta = – Missing
-            B11 rank_pct = – Missing
             B12 failed_courses = 1 @ 2026-01-20 01:00 Ok
             B13 failed_credits = 5.0 @ 2026-01-20 01:00 Ok
             B14 resits_retakes = {resits: 0, retakes: 0} @ 2026-01-20 01:00 Ok
@@ -213,11 +155,6 @@ async fn a_student_with_little() {
             B16 minor = false @ 2026-09-01 00:00 Ok
             B17 academic_level = 3 @ 2026-01-20 01:00 Ok
             B18 expected_grad_on = 2028-06-30 @ 2026-09-01 00:00 Ok
-            C01 sessions_due_14d = – Missing
-            C02 attend_rate_14d = – Missing
-            C03 absences_14d = – Missing
-            C04 late_term = – Missing
-            C05 on_leave_today = – Missing
             D01 bed = {building_id: B1, floor_no: 3, room_no: 301, space_id: B1-301-2} @ 2026-09-01 00:00 Ok
             D02 residence_mode = 2 @ 2026-09-01 00:00 Ok
             D03 roommates = 2 @ 2026-09-01 00:00 Ok
@@ -228,61 +165,11 @@ async fn a_student_with_little() {
             D08 away_30d = 1 @ 2026-09-01 13:00 Ok
             D09 silent_days = 0 @ 2026-09-02 02:00 Ok
             D10 library_30d = 1 @ 2026-09-02 02:00 Ok
-            D11 hygiene_mean = – Missing
-            D12 room_power_violations = – Missing
             E01 card_status = normal @ 2024-09-01 00:00 Stale
-            E02 spend_month_mean = – Missing
-            E03 meals_month_mean = – Missing
-            E04 spend_per_meal = – Missing
-            E05 breakfast_rate = – Missing
-            E06 spend_pct = – Missing
-            E07 meal_change = – Missing
-            E08 hardship_level = – Missing
-            E09 aid_year_fen = – Missing
-            E10 has_loan = – Missing
-            E11 work_study = – Missing
-            E12 fee_owed = – Missing
-            F01 activities_term = – Missing
-            F02 in_community_share = – Missing
-            F03 moral = – Missing
-            F04 intellectual = – Missing
-            F05 physical = – Missing
-            F06 aesthetic = – Missing
-            F07 labour_hours = – Missing
-            F08 safety = – Missing
-            F09 volunteer_hours = – Missing
-            F10 second_credits = – Missing
-            F11 theme_day_rate = – Missing
-            G01 talks_term = – Missing
-            G02 last_talk_at = – Missing
-            G03 mentor_month = – Missing
-            G04 dorm_visits = – Missing
-            G05 help_term = – Missing
-            G06 career_term = – Missing
-            G07 open_follow_ups = – Missing
-            G08 hours_to_contact = – Missing
-            H01 cases_term = – Missing
-            H02 cases_open = – Missing
-            H03 repairs_term = – Missing
-            H04 repair_hours = – Missing
-            H05 services_term = – Missing
-            H06 kiosk_term = – Missing
-            I01 awards = – Missing
-            I02 scholarship_fen = – Missing
-            I03 honours = – Missing
-            I04 sanctions_open = – Missing
-            I05 posts = – Missing
-            K01 open_warnings = – Missing
-            K02 warnings_year = – Missing
-            K03 false_share = – Missing
-            K04 last_outcome = – Missing
-            K05 owner = – Missing
-            L01 domain_as_of = [{domain: academic, own_day: 2026-01-20, source_day: 2026-06-20}, {domain: access_control, source_day: 2026-09-02}, {domain: identity, own_day: 2024-09-01, source_day: 2026-09-01}, {domain: logistics, own_day: 2024-09-01, source_day: 2026-09-02}, {domain: student_affairs, own_day: 2026-09-01, source_day: 2026-09-01}] Stale
+            L01 domain_as_of = {academic: {own_day: 2026-01-20, source_day: 2026-06-20}, access_control: {source_day: 2026-09-02}, identity: {own_day: 2024-09-01, source_day: 2026-09-01}, logistics: {own_day: 2024-09-01, source_day: 2026-09-02}, student_affairs: {own_day: 2026-09-01, source_day: 2026-09-01}} Stale
             L02 missing_domains = {count: 1, domains: [extension]} Ok
             L03 conflicts = {count: 0} Ok
-            L04 quarantined = – Missing
-            L05 profile_version = – Missing
-            L06 computed_at = – Missing
+            missing: A05 B03 B04 B05 B07 B10 B11 C01 C02 C03 C04 C05 D11 D12 E02 E03 E04 E05 E06 E07 E08 E09 E10 E11 E12 F01 F02 F03 F04 F05 F06 F07 F08 F09 F10 F11 G01 G02 G03 G04 G05 G06 G07 G08 H01 H02 H03 H04 H05 H06 I01 I02 I03 I04 I05 K01 K02 K03 K04 K05 L04 L05 L06
         "#]],
     )
     .await;

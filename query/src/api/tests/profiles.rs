@@ -110,11 +110,52 @@ async fn the_catalogue_is_described_to_every_role() {
         let off = if section.is_on { "" } else { ", off" };
         format!("{} {} {}: {}{off}", section.id, section.title, section.title_en, section.items.len())
     });
-    expect![[r#""#]].assert_eq(&sections.collect::<Vec<_>>().join("\n"));
+    expect![[r#"
+        A 身份与归属 Identity and belonging: 12
+        B 学籍与学业 Enrolment and study: 18
+        C 课堂出勤 Class attendance: 5
+        D 住宿与通行 Residence and movement: 12
+        E 消费与资助 Spending and aid: 12
+        F 活动与第二课堂 Activities: 11
+        G 育人过程 Contacts: 8
+        H 诉求与服务 Appeals and services: 6
+        I 奖惩 Awards and sanctions: 5
+        J 健康与心理 Health: 2, off
+        K 预警 Warnings: 5
+        L 数据质量 Data quality: 6"#]]
+    .assert_eq(&sections.collect::<Vec<_>>().join("\n"));
     let item =
         |id: &str| catalogue.sections.iter().flat_map(|section| &section.items).find(|item| item.id == id).unwrap();
-    expect![[r#""#]].assert_eq(&format!("{:#?}", item("D02")));
-    expect![[r#""#]].assert_eq(&format!("{:#?}", item("K01")));
+    expect![[r#"
+        ItemDescription {
+            id: "D02",
+            name: "residence_mode",
+            title: "住宿方式",
+            definition: "SELECT person_id, src_updated_at AS as_of, residence_mode FROM profile.student",
+            window: "now",
+            freshness_s: 86400,
+            sensitivity_class: 1,
+            owner: "学生工作部 student affairs office",
+            sources: [
+                "student_affairs.student_base",
+            ],
+            no_source: "",
+        }"#]]
+    .assert_eq(&format!("{:#?}", item("D02")));
+    expect![[r#"
+        ItemDescription {
+            id: "K01",
+            name: "open_warnings",
+            title: "未关闭预警",
+            definition: "",
+            window: "now",
+            freshness_s: 60,
+            sensitivity_class: 2,
+            owner: "学生工作部 student affairs office",
+            sources: [],
+            no_source: "no contract holds warnings",
+        }"#]]
+    .assert_eq(&format!("{:#?}", item("K01")));
     // Whoever is asked for an item gets what is described.
     let profile = client.get_profile(with("carl", of("20240001"))).await.unwrap().into_inner().profile.unwrap();
     for given in &profile.items {

@@ -110,8 +110,24 @@ async fn a_transfer_changes_class_and_counselor_together() {
             ("academic.enrollment", "student_no, study_kind, class_id, grade_year, valid_from, valid_to", rows),
         ]
     };
-    check("A09 A11", &with(&tomorrow), expect![[r#""#]]).await;
-    check("A09 A11", &with(&today), expect![[r#""#]]).await;
+    check(
+        "A09 A11",
+        &with(&tomorrow),
+        expect![[r#"
+        A09 major_class_grade = {major_code: M01, class_id: K2401, grade_year: 2024} | –
+        A11 contacts = {counselor_staff_no: T001} | {counselor_staff_no: T009} (conflict)
+    "#]],
+    )
+    .await;
+    check(
+        "A09 A11",
+        &with(&today),
+        expect![[r#"
+        A09 major_class_grade = {major_code: M01, class_id: K2402, grade_year: 2024} (conflict) | –
+        A11 contacts = {counselor_staff_no: T009} (conflict) | {counselor_staff_no: T009} (conflict)
+    "#]],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -364,5 +380,10 @@ async fn between_terms_nothing_is_of_this_term() {
     let of_term = profiles.items.iter().zip(&person.items).filter(|(item, _)| item.window == "term");
     let filled: Vec<_> = of_term.filter(|(_, given)| given.value.is_some()).map(|(item, _)| &*item.id).collect();
     assert_eq!(filled, [""; 0]);
-    expect![[r#""#]].assert_eq(&show(&profiles, "F02 G02 H02"));
+    expect![[r#"
+        F02 in_community_share = 0.0 | –
+        G02 last_talk_at = 2026-06-01 | –
+        H02 cases_open = 1 | 0
+    "#]]
+    .assert_eq(&show(&profiles, "F02 G02 H02"));
 }
