@@ -17,6 +17,7 @@ pub enum Door {
     BatchGetProfiles,
     ListProfiles,
     ResolveIdentity,
+    DescribeProfile,
 }
 
 impl Door {
@@ -29,6 +30,7 @@ impl Door {
             Self::BatchGetProfiles => "batch_get_profiles",
             Self::ListProfiles => "list_profiles",
             Self::ResolveIdentity => "resolve_identity",
+            Self::DescribeProfile => "describe_profile",
         }
     }
 
@@ -58,6 +60,8 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
         Door::ListProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
+        // The catalogue tells of no person.
+        Door::DescribeProfile => &[Role::Admin, Role::Analyst, Role::Counselor, Role::App],
     };
     if roles.contains(&principal.role) {
         return Ok(());
@@ -108,6 +112,7 @@ mod tests {
                 Door::BatchGetProfiles,
                 Door::ListProfiles,
                 Door::ResolveIdentity,
+                Door::DescribeProfile,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
@@ -121,10 +126,10 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity; class 3 for safety
-            Analyst: FlightSql Postgres; class 3 never
-            Counselor: GetProfile BatchGetProfiles ListProfiles; class 3 for safety
-            App: GetProfile BatchGetProfiles ResolveIdentity; class 3 never
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile; class 3 for safety
+            Analyst: FlightSql Postgres DescribeProfile; class 3 never
+            Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile; class 3 for safety
+            App: GetProfile BatchGetProfiles ResolveIdentity DescribeProfile; class 3 never
         "#]]
         .assert_eq(&matrix);
     }

@@ -2,17 +2,18 @@
 //! time, its sources and its state.
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
-//! `compute` asks the questions of one snapshot, `store` keeps the answers for the doors. The same questions asked over
+//! `describe` tells people of them, `compute` asks the questions of one snapshot, `store` keeps the answers for the doors. The same questions asked over
 //! SQL give the same numbers: nothing is computed here that is not in the files.
 
 pub mod compute;
 pub mod definition;
+pub mod describe;
 pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod value;
 
 pub use compute::Computer;
-pub use definition::{Definitions, Item};
+pub use definition::{Definitions, Item, Section};
 pub use store::{Person, Profiles, State, Store};
 pub use value::Value;

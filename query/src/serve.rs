@@ -49,11 +49,12 @@ impl Bound {
     ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
-        let definitions = Definitions::load(&settings.profile_dir)?;
+        let definitions = Definitions::load(&settings.profile_dir, &contracts, &settings.profile_sections_on)?;
+        let sections = definitions.sections.clone();
         let computer = Arc::new(Computer::new(&settings, &contracts, definitions).await?);
         let engine = Arc::new(Engine::new(&settings, contracts).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
-        let grpc = Grpc::new(&settings, &engine, &access, &store)?;
+        let grpc = Grpc::new(&settings, &engine, &access, &store, &sections)?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;

@@ -44,6 +44,8 @@ pub struct Settings {
     pub timezone: String,
     /// Folder of the profile's section definitions.
     pub profile_dir: PathBuf,
+    /// Letters of sections that are off by themselves and shall be on.
+    pub profile_sections_on: Vec<String>,
     /// Key of the person ids, at least 16 characters. The same key gives the same ids again. Without it, the key file.
     pub identity_key: Option<Sensitive<String>>,
     /// Where the key of this installation is kept; made on the first start.
@@ -79,6 +81,7 @@ impl Default for Settings {
             batch_rows: 8192,
             timezone: "Asia/Shanghai".to_string(),
             profile_dir: PathBuf::from("query/profile"),
+            profile_sections_on: Vec::new(),
             identity_key: None,
             identity_key_file: PathBuf::from("data/identity.key"),
             tls: None,

@@ -253,9 +253,18 @@ def grpc_gets_a_profile():
     student = setting("QUAD_STUDENT")
     profile = reflected().call(PROFILES, "GetProfile", person={"student_no": student}).profile
     assert student in profile.student_nos, profile.student_nos
-    assert {item.section for item in profile.items} >= {"A", "B", "D", "E"}, "a section is missing"
-    with_value = [item for item in profile.items if item.HasField("value")]
-    assert with_value and all(item.sources for item in with_value), "an item with a value names no source"
+    same("sections", {item.section for item in profile.items}, set("ABCDEFGHIKL"))  # J, health, is off
+    of_tables = [item for item in profile.items if item.HasField("value") and item.id not in ("L05", "L06")]
+    assert of_tables and all(item.sources for item in of_tables), "an item with a value names no source"
+
+
+@check
+def grpc_describes_items():
+    sections = reflected().call(PROFILES, "DescribeProfile").sections
+    same("items", sum(len(section.items) for section in sections), 102)
+    same("off", [section.id for section in sections if not section.is_on], ["J"])
+    for item in (item for section in sections for item in section.items if item.id not in ("L05", "L06")):
+        assert bool(item.definition) != bool(item.no_source), f"{item.id} has neither SQL nor a reason, or both"
 
 
 @check

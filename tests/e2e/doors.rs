@@ -57,6 +57,8 @@ async fn profiles_say_what_is_true_of_each_student() {
         })
         .await;
         let value = |id: &str| items.get(id).map_or(Value::Null, |item| item["value"].clone());
+        assert_eq!(items.len(), 100, "102 items, and the two of health are off");
+        assert_eq!(value("A11")["counselor_staff_no"], student.counselor_staff_no.as_str());
         assert_eq!(value("A03"), student.sex_code.as_str());
         assert_eq!(value("A04"), student.birth_month.as_str());
         if let Some(gpa) = student.study.gpa {

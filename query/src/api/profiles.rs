@@ -3,6 +3,7 @@
 //! Wire contract: `proto/quad/profile/v1/profile.proto`.
 
 mod convert;
+mod describe;
 mod mask;
 mod page;
 
@@ -10,9 +11,10 @@ use std::sync::Arc;
 
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
-    BatchGetProfilesRequest, BatchGetProfilesResponse, GetProfileRequest, GetProfileResponse, IdType as WireIdType,
-    LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey, ProfileError, ProfileResult,
-    ResolveIdentityRequest, ResolveIdentityResponse, person_key, profile_result,
+    BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
+    GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse,
+    PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, person_key,
+    profile_result,
 };
 use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
@@ -29,7 +31,7 @@ use crate::identity::index::OPEN;
 use crate::identity::{IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
-use crate::profile::{Person, Profiles, Store};
+use crate::profile::{Person, Profiles, Section, Store};
 
 /// Keys a batch may have.
 const BATCH_MAX: usize = 200;
@@ -45,11 +47,12 @@ pub struct ProfilesApi {
     engine: Arc<Engine>,
     access: Arc<Access>,
     store: Arc<Store>,
+    catalogue: DescribeProfileResponse,
 }
 
 impl ProfilesApi {
-    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>) -> Self {
-        Self { engine, access, store }
+    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, sections: &[Section]) -> Self {
+        Self { engine, access, store, catalogue: describe::catalogue(sections) }
     }
 
     /// Ready to be added to a server.
@@ -103,6 +106,16 @@ impl ProfileService for ProfilesApi {
         request: Request<ResolveIdentityRequest>,
     ) -> Result<Response<ResolveIdentityResponse>, Status> {
         watched(Door::ResolveIdentity, self.resolve(request)).await
+    }
+
+    async fn describe_profile(
+        &self,
+        request: Request<DescribeProfileRequest>,
+    ) -> Result<Response<DescribeProfileResponse>, Status> {
+        watched(Door::DescribeProfile, || {
+            self.enter(&request, Door::DescribeProfile)?;
+            Ok(Response::new(self.catalogue.clone()))
+        })
     }
 }
 

@@ -75,11 +75,6 @@ impl Computer {
             let plan = computer.plan(&state, &question.sql, 0).await.map_err(|error| wrong(first, error))?;
             computer.check_columns(question, plan.schema().as_arrow())?;
         }
-        for source in computer.items.iter().flat_map(|item| &item.sources) {
-            if contracts.get(source).is_none() {
-                return Err(Error::settings(format!("profile: {source} is no table with a contract")));
-            }
-        }
         Ok(computer)
     }
 
@@ -257,7 +252,8 @@ fn settle(
     let Some((value, as_of, conflict)) = given.filter(|_| leads) else {
         return ItemValue { value: None, as_of: None, state: State::Missing };
     };
-    let fresh_us = i64::try_from(item.fresh_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    let fresh_us =
+        item.fresh_s.and_then(|fresh_s| i64::try_from(fresh_s.saturating_mul(1_000_000)).ok()).unwrap_or(i64::MAX);
     let is_silent =
         |source: &String| silent_since.get(source).is_some_and(|since| now.saturating_sub(*since) > fresh_us);
     let state = match (conflict, item.sources.iter().any(is_silent)) {

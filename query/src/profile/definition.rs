@@ -3,11 +3,14 @@
 //! `views.toml` names questions that others build on (`profile.<name>`); every other `*.toml` is a section: its letter, its
 //! parameters, and questions that give a row a person. A question's column named like an item is the item's value;
 //! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$today` and
-//! `$parameter` stand for the time of computation, its local day and a parameter.
+//! `$parameter` stand for the time of computation, its local day and a parameter. In the place of SQL, `answer` names what an
+//! answer says of itself, and `no_source` says why no table can give the items: they are missing, always.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
+use schemas::Contracts;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -17,9 +20,12 @@ use crate::error::Error;
 pub struct Definitions {
     /// In the order they are computed.
     pub views: Vec<View>,
+    /// Of the sections that are on.
     pub questions: Vec<Question>,
-    /// By id. A question names its items by their place here.
+    /// Of the sections that are on, by id. A question names its items by their place here.
     pub items: Vec<Item>,
+    /// All sections, on or off, by letter: the catalogue.
+    pub sections: Vec<Section>,
 }
 
 /// An intermediate table, `profile.<name>`.
@@ -33,9 +39,22 @@ pub struct View {
 /// A question that fills items.
 #[derive(Debug, Clone)]
 pub struct Question {
-    pub sql: String,
+    pub sql: Arc<str>,
     /// Places in [`Definitions::items`].
     pub items: Vec<usize>,
+}
+
+/// A group of items, one file.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// Its letter.
+    pub id: String,
+    pub title: String,
+    pub title_en: String,
+    /// Profiles have its items.
+    pub is_on: bool,
+    /// By id.
+    pub items: Vec<Item>,
 }
 
 /// One item of the catalogue.
@@ -46,12 +65,38 @@ pub struct Item {
     pub name: String,
     pub title: String,
     pub section: String,
+    pub definition: Definition,
+    /// What time the value is about, in words: `now`, `term`, `30 d`.
+    pub window: String,
     /// Sensitivity, 0 to 3.
     pub class: u8,
-    /// The value is stale when a source has been silent for longer, in seconds.
-    pub fresh_s: u64,
+    /// The value is stale when a source has been silent for longer, in seconds; `None`: never.
+    pub fresh_s: Option<u64>,
+    /// Who answers for it: whoever owns the contract of the first source, if the file does not say.
+    pub owner: String,
     /// Tables; the first one leads: without any row in it there is no value.
     pub sources: Vec<String>,
+}
+
+/// Where the values of an item come from.
+#[derive(Debug, Clone)]
+pub enum Definition {
+    /// A question over the tables, its parameters in place.
+    Question(Arc<str>),
+    /// The answer itself.
+    Answer(Answer),
+    /// Nothing that Quad takes in, and why.
+    NoSource(String),
+}
+
+/// What an answer says of itself.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The version of the profile.
+    Version,
+    /// The snapshot and the moment it was computed from.
+    Computed,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,18 +112,30 @@ struct ViewsFile {
 #[serde(deny_unknown_fields)]
 struct SectionFile {
     section: String,
-    #[serde(default, rename = "title")]
-    _title: String,
+    title: String,
+    title_en: String,
+    #[serde(default = "yes")]
+    enabled: bool,
     #[serde(default)]
     parameters: BTreeMap<String, Parameter>,
     questions: Vec<QuestionFile>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct QuestionFile {
+    #[serde(default)]
     sources: Vec<String>,
-    sql: String,
+    window: String,
+    owner: Option<String>,
+    /// Exactly one of the three.
+    sql: Option<String>,
+    answer: Option<Answer>,
+    no_source: Option<String>,
     items: Vec<ItemFile>,
 }
 
@@ -89,8 +146,9 @@ struct ItemFile {
     name: String,
     title: String,
     class: u8,
-    fresh_s: u64,
-    /// Other sources than the question's.
+    fresh_s: Option<u64>,
+    /// Another window or other sources than the question's.
+    window: Option<String>,
     sources: Option<Vec<String>>,
 }
 
@@ -113,11 +171,11 @@ impl Parameter {
 }
 
 impl Definitions {
-    /// Reads every `*.toml` of `folder`.
+    /// Reads every `*.toml` of `folder`. Sections that are off by themselves are on when `sections_on` names them.
     ///
     /// # Errors
-    /// The first file that cannot be read or contradicts itself or another.
-    pub fn load(folder: &Path) -> Result<Self, Error> {
+    /// The first file that cannot be read or contradicts itself, another or the contracts; a name of no section.
+    pub fn load(folder: &Path, contracts: &Contracts, sections_on: &[String]) -> Result<Self, Error> {
         let unreadable = |path: &Path, error: std::io::Error| {
             Error::settings(format!("could not read {}", path.display()))
                 .with_hint("see query.profile_dir")
@@ -132,12 +190,18 @@ impl Definitions {
             let text = std::fs::read_to_string(&file).map_err(|error| unreadable(&file, error))?;
             let added = match file.file_name().is_some_and(|name| name == "views.toml") {
                 true => definitions.add_views(&text),
-                false => definitions.add_section(&text),
+                false => definitions.add_section(&text, contracts, sections_on),
             };
             added.map_err(|message| Error::settings(format!("{}: {message}", file.display())))?;
         }
         definitions.sort();
         definitions.validate().map_err(|message| Error::settings(format!("{}: {message}", folder.display())))?;
+        let is_known = |letter: &&String| definitions.sections.iter().any(|section| section.id == **letter);
+        if let Some(letter) = sections_on.iter().find(|letter| !is_known(letter)) {
+            let sections: Vec<_> = definitions.sections.iter().map(|section| section.id.as_str()).collect();
+            return Err(Error::settings(format!("query.profile_sections_on: there is no section {letter}"))
+                .with_hint(format!("the sections are {}", sections.join(" "))));
+        }
         Ok(definitions)
     }
 
@@ -150,28 +214,25 @@ impl Definitions {
         Ok(())
     }
 
-    fn add_section(&mut self, text: &str) -> Result<(), String> {
+    fn add_section(&mut self, text: &str, contracts: &Contracts, sections_on: &[String]) -> Result<(), String> {
         let file: SectionFile = toml::from_str(text).map_err(|error| error.to_string())?;
-        for question in file.questions {
-            let first = self.items.len();
-            for item in question.items {
-                let (id, name, title) = (item.id, item.name, item.title);
-                if !id.starts_with(&file.section) {
-                    return Err(format!("item {id} is not of section {}", file.section));
+        let is_on = file.enabled || sections_on.contains(&file.section);
+        let mut items = Vec::new();
+        for question in &file.questions {
+            let definition = question.definition(&file.parameters)?;
+            let declare = |item| question.declare(item, &file.section, &definition, contracts);
+            let declared: Vec<Item> = question.items.iter().map(declare).collect::<Result<_, _>>()?;
+            if is_on {
+                let first = self.items.len();
+                self.items.extend(declared.iter().cloned());
+                if let Definition::Question(sql) = definition {
+                    self.questions.push(Question { sql, items: (first..self.items.len()).collect() });
                 }
-                if item.class > 3 {
-                    return Err(format!("item {id} has class {}, not 0 to 3", item.class));
-                }
-                let sources = item.sources.unwrap_or_else(|| question.sources.clone());
-                if sources.is_empty() {
-                    return Err(format!("item {id} has no source"));
-                }
-                let section = file.section.clone();
-                self.items.push(Item { id, name, title, section, class: item.class, fresh_s: item.fresh_s, sources });
             }
-            let sql = substitute(&question.sql, &file.parameters)?;
-            self.questions.push(Question { sql, items: (first..self.items.len()).collect() });
+            items.extend(declared);
         }
+        items.sort_by(|left, right| left.id.cmp(&right.id));
+        self.sections.push(Section { id: file.section, title: file.title, title_en: file.title_en, is_on, items });
         Ok(())
     }
 
@@ -184,23 +245,80 @@ impl Definitions {
             *place = places[place];
         }
         self.items = order.into_iter().map(|item| self.items[item].clone()).collect();
+        self.sections.sort_by(|left, right| left.id.cmp(&right.id));
     }
 
+    /// Holds all sections against each other, those that are off too.
     fn validate(&self) -> Result<(), String> {
-        for pair in self.items.windows(2) {
-            if pair[0].id == pair[1].id {
-                return Err(format!("item {} stands twice", pair[0].id));
-            }
+        let items = || self.sections.iter().flat_map(|section| &section.items);
+        let twice = |mut names: Vec<&str>| {
+            names.sort_unstable();
+            names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].to_string())
+        };
+        if let Some(id) = twice(items().map(|item| item.id.as_str()).collect()) {
+            return Err(format!("item {id} stands twice"));
         }
-        let mut names: Vec<&str> = self.items.iter().map(|item| item.name.as_str()).collect();
-        names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("two items are named {}", pair[0]));
+        if let Some(name) = twice(items().map(|item| item.name.as_str()).collect()) {
+            return Err(format!("two items are named {name}"));
+        }
+        if let Some(id) = twice(self.sections.iter().map(|section| section.id.as_str()).collect()) {
+            return Err(format!("section {id} has two files"));
         }
         if self.items.is_empty() {
             return Err("no section has an item".to_string());
         }
         Ok(())
+    }
+}
+
+impl QuestionFile {
+    fn definition(&self, parameters: &BTreeMap<String, Parameter>) -> Result<Definition, String> {
+        match (&self.sql, self.answer, &self.no_source) {
+            (Some(sql), None, None) => Ok(Definition::Question(substitute(sql, parameters)?.into())),
+            (None, Some(answer), None) => Ok(Definition::Answer(answer)),
+            (None, None, Some(reason)) => Ok(Definition::NoSource(reason.clone())),
+            _ => {
+                let first = self.items.first().map_or("no item", |item| &item.id);
+                Err(format!("the question of {first} needs exactly one of sql, answer and no_source"))
+            }
+        }
+    }
+
+    fn declare(
+        &self,
+        item: &ItemFile,
+        section: &str,
+        definition: &Definition,
+        contracts: &Contracts,
+    ) -> Result<Item, String> {
+        let id = &item.id;
+        if !id.starts_with(section) {
+            return Err(format!("item {id} is not of section {section}"));
+        }
+        if item.class > 3 {
+            return Err(format!("item {id} has class {}, not 0 to 3", item.class));
+        }
+        let sources = item.sources.as_ref().unwrap_or(&self.sources);
+        if sources.is_empty() == matches!(definition, Definition::Question(_)) {
+            return Err(format!("item {id} needs sources if it has SQL, and none if not"));
+        }
+        if let Some(source) = sources.iter().find(|source| contracts.get(source).is_none()) {
+            return Err(format!("item {id}: {source} is no table with a contract"));
+        }
+        let lead = sources.first().and_then(|source| contracts.get(source));
+        let owner = self.owner.as_ref().or_else(|| lead.map(|contract| &contract.owner));
+        Ok(Item {
+            id: id.clone(),
+            name: item.name.clone(),
+            title: item.title.clone(),
+            section: section.to_string(),
+            definition: definition.clone(),
+            window: item.window.as_ref().unwrap_or(&self.window).clone(),
+            class: item.class,
+            fresh_s: item.fresh_s,
+            owner: owner.ok_or_else(|| format!("item {id} has neither a source nor an owner"))?.clone(),
+            sources: sources.clone(),
+        })
     }
 }
 

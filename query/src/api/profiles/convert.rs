@@ -9,6 +9,7 @@ use super::mask::Mask;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{self, Purpose};
+use crate::profile::definition::{Answer, Definition};
 use crate::profile::store::ItemValue;
 use crate::profile::{Item, Person, Profiles, State, Value};
 
@@ -28,10 +29,13 @@ impl<'a> Reading<'a> {
 
     /// The message of one person.
     pub fn profile(&self, person: &Person) -> Profile {
-        let items = self
-            .items
-            .iter()
-            .map(|(place, withheld)| item(&self.profiles.items[*place], &person.items[*place], *withheld));
+        let items = self.items.iter().map(|(place, withheld)| {
+            let declared = &self.profiles.items[*place];
+            match declared.definition {
+                Definition::Answer(answer) => item(declared, &self.itself(answer, person), *withheld),
+                _ => item(declared, &person.items[*place], *withheld),
+            }
+        });
         Profile {
             person_id: person.id.to_string(),
             student_nos: person.student_nos.iter().map(ToString::to_string).collect(),
@@ -40,6 +44,19 @@ impl<'a> Reading<'a> {
             snapshot: self.profiles.snapshot.id,
             items: items.collect(),
         }
+    }
+
+    /// What the answer says of itself.
+    fn itself(&self, answer: Answer, person: &Person) -> ItemValue {
+        let computed_at = self.profiles.computed_at;
+        let value = match answer {
+            Answer::Version => Value::Text(person.version.clone()),
+            Answer::Computed => Value::Object(vec![
+                ("snapshot".to_string(), Value::Int(i64::try_from(self.profiles.snapshot.id).unwrap_or(i64::MAX))),
+                ("computed_at".to_string(), Value::Time(computed_at)),
+            ]),
+        };
+        ItemValue { value: Some(value), as_of: Some(computed_at), state: State::Ok }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use expect_test::expect;
 use proto::profile::v1::{
-    BatchGetProfilesRequest, GetProfileRequest, IdType, ItemState, LinkStatus, ListProfilesRequest, PersonKey, Purpose,
-    ResolveIdentityRequest, person_key, profile_result,
+    BatchGetProfilesRequest, DescribeProfileRequest, GetProfileRequest, IdType, ItemState, LinkStatus,
+    ListProfilesRequest, PersonKey, Purpose, ResolveIdentityRequest, person_key, profile_result,
 };
 use tonic::transport::Channel;
 
@@ -20,7 +20,7 @@ async fn profiles_are_given_by_role_and_purpose() {
         let items = profile.items.iter().filter(|item| item.state() == ItemState::Withheld);
         items.map(|item| item.id.clone()).collect::<Vec<_>>().join(" ")
     };
-    assert_eq!(withheld(&profile), "D05 D06 D09");
+    assert_eq!(withheld(&profile), "D05 D06 D09 E12");
     assert!(
         profile
             .items
@@ -32,13 +32,16 @@ async fn profiles_are_given_by_role_and_purpose() {
     let for_safety = client.get_profile(with("carl", safety.clone())).await.unwrap().into_inner().profile.unwrap();
     assert_eq!(withheld(&for_safety), "");
     let for_app = client.get_profile(with("portal", safety)).await.unwrap().into_inner().profile.unwrap();
-    assert_eq!(withheld(&for_app), "D05 D06 D09");
+    assert_eq!(withheld(&for_app), "D05 D06 D09 E12");
+    let of_itself = profile.items.iter().find(|item| item.id == "L05").unwrap();
+    let version = of_itself.value.clone().unwrap().kind.unwrap();
+    assert_eq!(version, proto::profile::v1::value::Kind::StringValue(profile.profile_version.clone()));
 
     let mut masked = of(" ２０２４０００１");
     masked.item_mask = mask(&["a", "B09", "e.card_status"]);
     let masked = client.get_profile(with("carl", masked)).await.unwrap().into_inner().profile.unwrap();
     let ids: Vec<_> = masked.items.iter().map(|item| item.id.as_str()).collect();
-    expect!["A01 A02 A03 A04 A06 A07 A08 A09 A10 A11 A12 B09 E01"].assert_eq(&ids.join(" "));
+    expect!["A01 A02 A03 A04 A05 A06 A07 A08 A09 A10 A11 A12 B09 E01"].assert_eq(&ids.join(" "));
     let by_id = PersonKey { key: Some(person_key::Key::PersonId(profile.person_id.to_uppercase())) };
     let by_id = GetProfileRequest { person: Some(by_id), ..GetProfileRequest::default() };
     let by_id = client.get_profile(with("carl", by_id)).await.unwrap().into_inner().profile.unwrap();
@@ -64,6 +67,9 @@ async fn profile_calls_refuse_with_the_right_code() {
     let mut request = of("20240001");
     request.item_mask = mask(&["zz"]);
     note("mask", client.get_profile(with("carl", request)).await.map(|_| ()));
+    let mut request = of("20240001");
+    request.item_mask = mask(&["j"]);
+    note("section off", client.get_profile(with("carl", request)).await.map(|_| ()));
     let batch = BatchGetProfilesRequest { persons: vec![key("1"); 201], ..BatchGetProfilesRequest::default() };
     note("batch", client.batch_get_profiles(with("carl", batch)).await.map(|_| ()));
     let list = ListProfilesRequest { page_size: 501, ..ListProfilesRequest::default() };
@@ -71,6 +77,7 @@ async fn profile_calls_refuse_with_the_right_code() {
     let list = ListProfilesRequest { page_token: "abc".into(), ..ListProfilesRequest::default() };
     note("token", client.list_profiles(with("carl", list)).await.map(|_| ()));
     note("app lists", client.list_profiles(with("portal", ListProfilesRequest::default())).await.map(|_| ()));
+    note("describe", client.describe_profile(DescribeProfileRequest {}).await.map(|_| ()));
     note("resolve", client.resolve_identity(with("portal", ResolveIdentityRequest::default())).await.map(|_| ()));
     expect![[r#"
         no token: Unauthenticated: no token given; send `authorization: Bearer TOKEN`
@@ -80,12 +87,82 @@ async fn profile_calls_refuse_with_the_right_code() {
         no person: InvalidArgument: person is not set; set student_no or person_id
         too long: InvalidArgument: student_no has 65 characters, not 1 to 64
         mask: InvalidArgument: item_mask path `zz` names no item; use a section (`a`), an id (`b09`) or a name (`gpa`)
+        section off: InvalidArgument: item_mask path `j` names no item; use a section (`a`), an id (`b09`) or a name (`gpa`)
         batch: InvalidArgument: persons has 201 keys, not 1 to 200; split the batch
         page: InvalidArgument: page_size is 501, not 1 to 500
         token: InvalidArgument: page_token is not of a page with these filters; begin again without a token
         app lists: PermissionDenied: role app may not use ListProfiles; use a token of role admin or counselor
+        describe: Unauthenticated: no token given; send `authorization: Bearer TOKEN`
         resolve: InvalidArgument: id_value has 0 characters, not 1 to 64
     "#]].assert_eq(&out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_is_described_to_every_role() {
+    let served = serve().await;
+    let mut client = served.profiles().await;
+    let catalogue = client.describe_profile(with("ann", DescribeProfileRequest {})).await.unwrap().into_inner();
+    for user in ["root", "carl", "portal"] {
+        let same = client.describe_profile(with(user, DescribeProfileRequest {})).await.unwrap().into_inner();
+        assert_eq!(same, catalogue);
+    }
+    let sections = catalogue.sections.iter().map(|section| {
+        let off = if section.is_on { "" } else { ", off" };
+        format!("{} {} {}: {}{off}", section.id, section.title, section.title_en, section.items.len())
+    });
+    expect![[r#"
+        A 身份与归属 Identity and belonging: 12
+        B 学籍与学业 Enrolment and study: 18
+        C 课堂出勤 Class attendance: 5
+        D 住宿与通行 Residence and movement: 12
+        E 消费与资助 Spending and aid: 12
+        F 活动与第二课堂 Activities: 11
+        G 育人过程 Contacts: 8
+        H 诉求与服务 Appeals and services: 6
+        I 奖惩 Awards and sanctions: 5
+        J 健康与心理 Health: 2, off
+        K 预警 Warnings: 5
+        L 数据质量 Data quality: 6"#]]
+    .assert_eq(&sections.collect::<Vec<_>>().join("\n"));
+    let item =
+        |id: &str| catalogue.sections.iter().flat_map(|section| &section.items).find(|item| item.id == id).unwrap();
+    expect![[r#"
+        ItemDescription {
+            id: "D02",
+            name: "residence_mode",
+            title: "住宿方式",
+            definition: "SELECT person_id, src_updated_at AS as_of, residence_mode FROM profile.student",
+            window: "now",
+            freshness_s: 86400,
+            sensitivity_class: 1,
+            owner: "学生工作部 student affairs office",
+            sources: [
+                "student_affairs.student_base",
+            ],
+            no_source: "",
+        }"#]]
+    .assert_eq(&format!("{:#?}", item("D02")));
+    expect![[r#"
+        ItemDescription {
+            id: "K01",
+            name: "open_warnings",
+            title: "未关闭预警",
+            definition: "",
+            window: "now",
+            freshness_s: 60,
+            sensitivity_class: 2,
+            owner: "学生工作部 student affairs office",
+            sources: [],
+            no_source: "no contract holds warnings",
+        }"#]]
+    .assert_eq(&format!("{:#?}", item("K01")));
+    // Whoever is asked for an item gets what is described.
+    let profile = client.get_profile(with("carl", of("20240001"))).await.unwrap().into_inner().profile.unwrap();
+    for given in &profile.items {
+        let described = item(&given.id);
+        assert_eq!((&given.name, given.sensitivity_class), (&described.name, described.sensitivity_class));
+        assert_eq!(given.sources, described.sources);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
