@@ -19,6 +19,8 @@ mod pgoutput;
 mod place;
 mod server;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;

@@ -175,18 +175,19 @@ impl Server {
                  (publish_via_partition_root = true)"
             ));
         };
+        if table.is_partitioned() && !publication.pubviaroot {
+            return Some(format!(
+                "its publication names partitions: ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
+            ));
+        }
         if !table.is_published {
             return Some(format!("it is not in its publication: ALTER PUBLICATION {name} ADD TABLE {of}"));
         }
-        let Publication { pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot } = *publication;
-        if !(pubinsert && pubupdate && pubdelete && pubtruncate) {
+        let Publication { pubinsert, pubupdate, pubdelete, pubtruncate, .. } = *publication;
+        let is_whole = pubinsert && pubupdate && pubdelete && pubtruncate;
+        (!is_whole).then(|| {
             let all = "'insert, update, delete, truncate'";
-            return Some(format!("its publication leaves changes out: ALTER PUBLICATION {name} SET (publish = {all})"));
-        }
-        (table.is_partitioned() && !pubviaroot).then(|| {
-            format!(
-                "its publication names partitions: ALTER PUBLICATION {name} SET (publish_via_partition_root = true)"
-            )
+            format!("its publication leaves changes out: ALTER PUBLICATION {name} SET (publish = {all})")
         })
     }
 
