@@ -250,10 +250,15 @@ fn lost_changes_are_told_unless_nothing_was_taken_yet() {
         (r#""slot":{"#, r#""slot":null,"was":{"#),
         ("16384", "16385"),
     ];
-    for (after, expected) in [
-        (
-            &begun,
-            expect![[r#"
+    let say = |after: &[String], edits: &[(&str, &str)]| {
+        said(edits, |server| match place(&declared(), "SLOT", server, after) {
+            Ok(Found::Place(_)) => "goes on".to_string(),
+            Ok(Found::Nowhere) => "begins".to_string(),
+            Ok(Found::Lost(why)) => format!("is read anew: {why}"),
+            Err(error) => error.to_string(),
+        })
+    };
+    expect![[r#"
         logical -> logical: goes on
         "confirmed_flush_lsn":"0/100" -> "confirmed_flush_lsn":"0/101": changes were lost with the slot `SLOT`: somebody has moved it to 0/101, beyond 0/100, the next. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
         "flushed":"2/0" -> "flushed":"0/FF": changes were lost with the slot `SLOT`: the server has gone back to 0/FF, before 0/100, the next. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
@@ -261,11 +266,8 @@ fn lost_changes_are_told_unless_nothing_was_taken_yet() {
         "restart_lsn":"1/F0000000" -> "restart_lsn":null: changes were lost with the slot `SLOT`: the server has given it up, since it held back more of the log than max_slot_wal_keep_size. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
         "slot":{ -> "slot":null,"was":{: changes were lost with the slot `SLOT`: it is gone: it was dropped, or this is another server. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
         16384 -> 16385: changes were lost with the slot `SLOT`: the table was dropped and made anew. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
-    "#]],
-        ),
-        (
-            &first,
-            expect![[r#"
+    "#]].assert_eq(&say(&begun, &edits));
+    expect![[r#"
         logical -> logical: goes on
         "confirmed_flush_lsn":"0/100" -> "confirmed_flush_lsn":"0/101": goes on
         "flushed":"2/0" -> "flushed":"0/FF": goes on
@@ -273,29 +275,11 @@ fn lost_changes_are_told_unless_nothing_was_taken_yet() {
         "restart_lsn":"1/F0000000" -> "restart_lsn":null: changes were lost with the slot `SLOT`: the server has given it up, since it held back more of the log than max_slot_wal_keep_size. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
         "slot":{ -> "slot":null,"was":{: goes on
         16384 -> 16385: changes were lost with the slot `SLOT`: the table was dropped and made anew. Set `slot_lost = "snapshot"` of this table to read it anew, which also deletes what is gone
-    "#]],
-        ),
-        (
-            &Vec::new(),
-            expect![[r#"
+    "#]].assert_eq(&say(&first, &edits));
+    expect![[r#"
         logical -> logical: the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
-        "confirmed_flush_lsn":"0/100" -> "confirmed_flush_lsn":"0/101": the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
-        "flushed":"2/0" -> "flushed":"0/FF": the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
-        "wal_status":"reserved" -> "wal_status":"lost": the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
-        "restart_lsn":"1/F0000000" -> "restart_lsn":null: the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
         "slot":{ -> "slot":null,"was":{: begins
-        16384 -> 16385: the slot `SLOT` is there, and this Quad has not made it or has lost its state: does another Quad take these changes? Name the source otherwise here; or, if nobody needs it, SELECT pg_drop_replication_slot('SLOT')
-    "#]],
-        ),
-    ] {
-        let say = |server: &Server| match place(&declared(), "SLOT", server, after) {
-            Ok(Found::Place(_)) => "goes on".to_string(),
-            Ok(Found::Nowhere) => "begins".to_string(),
-            Ok(Found::Lost(why)) => format!("is read anew: {why}"),
-            Err(error) => error.to_string(),
-        };
-        expected.assert_eq(&said(&edits, say));
-    }
+    "#]].assert_eq(&say(&[], &[edits[0], edits[5]]));
     let asked = Table { slot_lost: SlotLost::Snapshot, ..declared() };
     let server = Server::read(&RIGHT.replace("16384", "16385")).expect("an answer");
     assert!(matches!(place(&asked, "SLOT", &server, &begun), Ok(Found::Lost(_))));
