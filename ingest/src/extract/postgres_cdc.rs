@@ -186,7 +186,11 @@ impl Source for PostgresCdcSource {
             self.session.catch_up()?;
             server = self.session.server(declared, &name)?;
         }
-        let confirmed = server.slot.as_ref().map(Slot::confirmed).unwrap_or_default();
+        let Some(confirmed) = server.slot.as_ref().and_then(Slot::confirmed) else {
+            return Err(Error::source(format!(
+                "its slot `{name}` is still being made: it waits for the transactions that are under way, see pg_stat_activity"
+            )));
+        };
         if place.lsn > confirmed {
             self.session.advance_slot(&name, place.lsn)?;
         }
@@ -313,7 +317,7 @@ fn place(declared: &Table, name: &str, server: &Server, after: &[String]) -> Res
         _ if place.oid != server.relation(declared)?.oid => Some("the table was dropped and made anew".to_string()),
         None => is_begun.then(|| "it is gone: it was dropped, or this is another server".to_string()),
         Some(slot) => slot.invalid().or_else(|| {
-            let (confirmed, flushed) = (slot.confirmed(), server.flushed);
+            let (confirmed, flushed) = (slot.confirmed().unwrap_or_default(), server.flushed);
             if is_begun && confirmed > place.lsn {
                 return Some(format!("somebody has moved it to {confirmed}, beyond {}, the next", place.lsn));
             }

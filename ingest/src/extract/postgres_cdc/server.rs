@@ -71,8 +71,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn confirmed(&self) -> Lsn {
-        self.confirmed_flush_lsn.unwrap_or_default()
+    /// None while it is being made.
+    pub(super) fn confirmed(&self) -> Option<Lsn> {
+        self.confirmed_flush_lsn
     }
 
     /// Why it gives nothing any more, if so.

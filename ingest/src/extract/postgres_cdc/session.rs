@@ -50,6 +50,8 @@ impl Session {
     /// As [`Connection::open`].
     pub(super) fn open(settings: &SourceSettings, worker: &Worker) -> Result<Self, Error> {
         let connection = Connection::open(settings, worker.limits, worker)?;
+        // Rows that a policy hides would look deleted: so the server refuses to give the others.
+        lines(&connection, "SELECT set_config('row_security', 'off', false)", &[])?;
         Ok(Self { connection, aside: None, settings: settings.clone(), worker: worker.clone() })
     }
 
@@ -226,7 +228,10 @@ fn wait(connection: &Connection, sql: &str, settings: &SourceSettings, worker: &
 fn mended(error: Error, name: &str) -> Error {
     let mends = [
         ("55006", "the slot is in use: does another Quad take these changes? See active_pid in pg_replication_slots"),
-        ("53400", "raise max_replication_slots: each table needs one slot"),
+        (
+            "53400",
+            "raise max_replication_slots (each table needs one) or temp_file_limit (a peek is written there), whichever it names",
+        ),
         ("42501", "ALTER ROLE … REPLICATION"),
         (
             "57014",
