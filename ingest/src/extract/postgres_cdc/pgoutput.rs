@@ -317,7 +317,13 @@ mod tests {
             }
         }
         let wrong = ["", "5a", "49000040014f", "49000040014e000178"].map(|hex| shown(&bytes(hex)));
-        expect![[r#""#]].assert_eq(&wrong.concat());
+        expect![[r#"
+            a message `` of 0 bytes is not of pgoutput's version 1
+            a message `Z` of 1 bytes is not of pgoutput's version 1
+            a message `I` of 6 bytes is not of pgoutput's version 1
+            a message `I` of 9 bytes is not of pgoutput's version 1
+        "#]]
+        .assert_eq(&wrong.concat());
     }
 
     #[test]

@@ -118,20 +118,21 @@ fn read(database: &Database, seed: u64, is_over: &dyn Fn() -> bool) -> (Truth, u
     let (mut kills, mut anew, mut is_last) = (0, 0, false);
     loop {
         let mut reader = database.reader_at(Vec::new());
+        // Half of the kills come when the log has the rows and the cursor is not saved yet.
+        let (mut left, is_saved_first) = (1 + random.below(40), random.below(2) == 0);
         loop {
             let (was_over, after) = (is_over(), cursor.clone());
             truth.shown.clear();
-            // Half of the kills come when the log has the rows and the cursor is not saved yet; in some pulls none comes.
-            let (mut left, is_saved_first) = (if is_last { 0 } else { random.below(12) }, random.below(2) == 0);
             let pulled = reader.source.pull(&reader.connector.tables[0], &after, &mut |batch, values| {
                 truth.take(&batch);
-                let is_killed = left == 1;
-                left = left.saturating_sub(1);
+                left -= u64::from(!is_last);
+                let is_killed = left == 0;
                 if is_saved_first || !is_killed {
                     cursor = values.unwrap_or_else(|| cursor.clone());
                 }
                 if is_killed { Err(Error::source("killed")) } else { Ok(()) }
             });
+            is_last |= was_over;
             match pulled {
                 Ok(Coverage::Anew(values)) => {
                     truth.anew();
@@ -146,7 +147,6 @@ fn read(database: &Database, seed: u64, is_over: &dyn Fn() -> bool) -> (Truth, u
                 }
                 Err(error) => panic!("{}", error.chain()),
             }
-            is_last |= was_over;
         }
     }
 }
