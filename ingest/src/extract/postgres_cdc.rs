@@ -157,7 +157,7 @@ impl Source for PostgresCdcSource {
         let Some(source) = self.worker.source.clone() else {
             // Who only looks sees the rows, and leaves no slot behind.
             let server = self.session.server(declared, "")?;
-            self.read(declared, server.table(declared)?, server.now_us, each)?;
+            self.read(declared, server.table(declared)?, None, each)?;
             return Ok(Coverage::Whole);
         };
         let name = name(&source, &table.name)?;
@@ -167,7 +167,8 @@ impl Source for PostgresCdcSource {
         let place = match place(declared, &name, &server, after)? {
             Found::Place(place) => place,
             found => {
-                let place = Place::first(server.relation(declared)?.oid);
+                let before = Place::of(after).map_or(0, |place| place.time_us);
+                let place = Place::first(server.relation(declared)?.oid, server.now_us.max(before));
                 // Before the slot is there: so it is known as ours, whatever happens.
                 each(Changes::new(declared, place, self.worker.limits).take()?, Some(place.cursor()))?;
                 if let Found::Lost(why) = found {
@@ -197,9 +198,8 @@ impl Source for PostgresCdcSource {
         let place = Place { lsn: place.lsn.max(confirmed), ..place };
         match place.phase {
             Phase::Snapshot => {
-                let time_us = server.now_us.max(place.time_us);
-                self.read(declared, server.table(declared)?, time_us, each)?;
-                Ok(Coverage::Anew(Place { phase: Phase::Stream, time_us, ..place }.cursor()))
+                self.read(declared, server.table(declared)?, changes::timestamp(place.time_us), each)?;
+                Ok(Coverage::Anew(Place { phase: Phase::Stream, ..place }.cursor()))
             }
             Phase::Stream => self.stream(declared, &name, &server, place, each),
         }
@@ -227,10 +227,9 @@ impl PostgresCdcSource {
         }
     }
 
-    /// Gives every row that is there, all with one time.
-    fn read(&self, declared: &Table, relation: &Relation, time_us: i64, each: Each<'_>) -> Result<(), Error> {
+    /// Gives every row that is there, all with one time, so that they are the same when they are given again.
+    fn read(&self, declared: &Table, relation: &Relation, time: Option<String>, each: Each<'_>) -> Result<(), Error> {
         let schema = records::schema(declared.columns().iter());
-        let time = changes::timestamp(time_us);
         self.session.rows(&relation.select(declared), &mut |rows| {
             let none = new_null_array(&DataType::Utf8, rows.num_rows());
             let times: ArrayRef = Arc::new(StringArray::from(vec![time.as_deref(); rows.num_rows()]));

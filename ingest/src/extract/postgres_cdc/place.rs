@@ -20,15 +20,15 @@ pub(super) struct Place {
     pub phase: Phase,
     /// What was committed before it was taken; 0/0 before the first snapshot.
     pub lsn: Lsn,
-    /// The last time that a row bore, in microseconds since 1970.
+    /// The time that the rows of a snapshot bear, and before which no change is, in microseconds since 1970.
     pub time_us: i64,
     /// A table that was dropped and made again has another.
     pub oid: u32,
 }
 
 impl Place {
-    pub(super) fn first(oid: u32) -> Self {
-        Self { phase: Phase::Snapshot, lsn: Lsn::default(), time_us: 0, oid }
+    pub(super) fn first(oid: u32, time_us: i64) -> Self {
+        Self { phase: Phase::Snapshot, lsn: Lsn::default(), time_us, oid }
     }
 
     pub(super) fn cursor(&self) -> Vec<String> {
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_was_written_and_of_no_other_kind() {
         for place in [
-            Place::first(16_384),
+            Place::first(16_384, 0),
             Place { phase: Phase::Stream, lsn: Lsn(0x16_B374_D848), time_us: 1_795_808_755_179_614, oid: u32::MAX },
         ] {
             assert_eq!(Place::of(&place.cursor()), Some(place));

@@ -240,7 +240,7 @@ fn what_a_person_has_to_run_at_the_server_is_said() {
 #[test]
 fn lost_changes_are_told_unless_nothing_was_taken_yet() {
     let begun = STREAM.cursor();
-    let first = Place::first(OID).cursor();
+    let first = Place::first(OID, 0).cursor();
     let edits = [
         ("logical", "logical"),
         (r#""confirmed_flush_lsn":"0/100""#, r#""confirmed_flush_lsn":"0/101""#),
