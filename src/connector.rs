@@ -64,6 +64,8 @@ enum SourceKind {
     Kafka,
     Singer,
     Mqtt,
+    #[value(name = "postgres_cdc")]
+    PostgresCdc,
     Webhook,
 }
 
@@ -113,6 +115,13 @@ fn new(settings: &Settings, args: &NewArgs) -> Result<ExitCode> {
             Kind::Sql,
             format!(
                 "connection = \"Driver=...;Server=...;Uid=...\"   # ODBC; password: QUAD_SOURCES__{upper}__PASSWORD"
+            ),
+        ),
+        SourceKind::PostgresCdc => (
+            Kind::PostgresCdc,
+            format!(
+                "connection = \"Driver=PostgreSQL Unicode;Server=...;Uid=...\"   # password: QUAD_SOURCES__{upper}__PASSWORD\n\
+                 poll_s = 1"
             ),
         ),
         SourceKind::Files => (Kind::Files, "connection = \"...\"   # the folder".to_string()),

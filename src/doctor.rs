@@ -49,8 +49,8 @@ pub async fn run(settings: Settings, format: Format) -> Result<ExitCode> {
                 continue;
             }
             let (source, subject_at) = (source.clone(), format!("{subject} connection"));
-            let worker =
-                Worker::alone(&settings.extract, tokio::runtime::Handle::current()).in_timezone(settings.timezone);
+            let worker = Worker::alone(&settings.extract, tokio::runtime::Handle::current());
+            let worker = worker.in_timezone(settings.timezone).looking_at(id);
             let outcome = tokio::task::spawn_blocking(move || probe(&source, &connector, &worker)).await?;
             look(&mut findings, &subject_at, outcome, Clone::clone);
         }

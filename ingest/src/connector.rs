@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::error::Error;
 use crate::extract::schedule::Schedule;
-use crate::extract::{files, http, kafka, mqtt, singer, sql, webhook};
+use crate::extract::{files, http, kafka, mqtt, postgres_cdc, singer, sql, webhook};
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// One system's connector, with its mappings read.
@@ -35,7 +35,7 @@ pub struct Connector {
 
 /// The interface a connector speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     Sql,
     Files,
@@ -43,6 +43,7 @@ pub enum Kind {
     Kafka,
     Singer,
     Mqtt,
+    PostgresCdc,
     Webhook,
 }
 
@@ -72,6 +73,8 @@ pub enum Pull {
     Changed,
     /// All of them, each time; what vanished is deleted, unless more than `deletes_share_max` of the table did.
     Snapshot { deletes_share_max: f64 },
+    /// Each change, deletes among them. Every row that is there is remembered: what a whole look does not show is deleted.
+    Changes,
     /// The source pushes them.
     Push,
 }
@@ -85,6 +88,7 @@ pub enum Spec {
     Kafka(kafka::Table),
     Singer(singer::Table),
     Mqtt(mqtt::Table),
+    PostgresCdc(postgres_cdc::Table),
     Webhook(webhook::Table),
 }
 
@@ -139,7 +143,11 @@ impl Connector {
             let contract = contract.ok_or_else(|| wrong(format!("no contract `{}`", declared.contract)))?.clone();
             let pull = declared.pull(parsed.kind).map_err(wrong)?;
             let spec = declared.spec(parsed.kind, &pull).map_err(wrong)?;
-            tables.push(TableMapping { mapping_sql: read(&mapping_file)?, name: table, contract, pull, spec });
+            let mapping_sql = read(&mapping_file)?;
+            if pull == Pull::Changes {
+                postgres_cdc::Table::check_mapping(&mapping_sql).map_err(wrong)?;
+            }
+            tables.push(TableMapping { mapping_sql, name: table, contract, pull, spec });
         }
         Ok(Self {
             name: name.to_string(),
@@ -168,7 +176,7 @@ impl Connector {
     ) -> Result<Schedule, Error> {
         let wrong = |message: &str| Error::settings(format!("sources.{id}: {message}"));
         let connection = match self.kind {
-            Kind::Sql => Some("an ODBC connection string"),
+            Kind::Sql | Kind::PostgresCdc => Some("an ODBC connection string"),
             Kind::Files => Some("a folder or s3://BUCKET/PREFIX"),
             Kind::Http => Some("a URL such as https://open.example.edu.cn"),
             Kind::Kafka => Some("its brokers as HOST:PORT, separated by commas"),
@@ -189,8 +197,11 @@ impl Connector {
         if source.registry.is_none() && self.tables.iter().any(is_avro) {
             return Err(wrong("needs `registry`, the URL of the schema registry of its topics in Avro"));
         }
-        if self.kind != Kind::Sql && (source.connections_max.is_some() || source.rows_per_s_max.is_some()) {
-            return Err(wrong("`connections_max` and `rows_per_s_max` are for `kind = \"sql\"`"));
+        let is_database = matches!(self.kind, Kind::Sql | Kind::PostgresCdc);
+        if (!is_database && source.connections_max.is_some())
+            || (self.kind != Kind::Sql && source.rows_per_s_max.is_some())
+        {
+            return Err(wrong("`connections_max` is for databases, and `rows_per_s_max` for `kind = \"sql\"`"));
         }
         if [source.connections_max, source.rows_per_s_max].contains(&Some(0)) || source.timeout_s == 0 {
             return Err(wrong("`connections_max`, `rows_per_s_max` and `timeout_s` are at least 1"));
@@ -219,6 +230,8 @@ impl TableFile {
             (Kind::Mqtt, Some(_)) => {
                 return Err("a subscribed table has no `pull`: the broker keeps what was not taken".into());
             }
+            (Kind::PostgresCdc, None) => Pull::Changes,
+            (Kind::PostgresCdc, Some(_)) => return Err("a table whose changes are taken has no `pull`".into()),
             (Kind::Files, Some("changed")) => Pull::Changed,
             (Kind::Sql | Kind::Http | Kind::Kafka | Kind::Singer, Some("cursor")) => Pull::Cursor,
             (Kind::Kafka, _) => return Err("`pull` is \"cursor\"".into()),
@@ -242,6 +255,7 @@ impl TableFile {
             Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
             Kind::Singer => Spec::Singer(of_kind::<singer::Table>(self.rest)?.checked(pull)?),
             Kind::Mqtt => Spec::Mqtt(of_kind::<mqtt::Table>(self.rest)?.checked()?),
+            Kind::PostgresCdc => Spec::PostgresCdc(of_kind::<postgres_cdc::Table>(self.rest)?.checked()?),
             Kind::Webhook => Spec::Webhook(of_kind::<webhook::Table>(self.rest)?.checked()?),
         })
     }

@@ -1,7 +1,7 @@
 //! Extract: source systems → topic.
 //!
 //! `pipeline` carries a batch of source rows to the log. `source` is the boundary of what is pulled, `sql` does it over
-//! ODBC, `files` from a folder, `http` page by page, `kafka` from topics that others fill, `mqtt` from a broker, `singer` by running a tap, when `schedule` says and with what `secret` finds; `webhook` receives
+//! ODBC, `files` from a folder, `http` page by page, `kafka` from topics that others fill, `mqtt` from a broker, `singer` by running a tap, `postgres_cdc` change by change, when `schedule` says and with what `secret` finds; `webhook` receives
 //! what is pushed. `records`, `rows` and `overlap` are what several of them need. `state` remembers cursors and what has been seen; `status` tells how each source is. Every source runs by
 //! itself: one that fails is tried again with backoff and does not disturb the others. `replay` takes dead letters once more
 //! and `backfill` rows of the past, as `admin` is asked to.
@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod mqtt;
 pub mod overlap;
 pub mod pipeline;
+pub mod postgres_cdc;
 pub mod records;
 pub mod replay;
 pub mod rows;

@@ -48,6 +48,7 @@ pub struct Refined {
     pub hash: String,
     /// When the row changed at its source, in microseconds since 1970.
     pub updated_us: Option<i64>,
+    pub is_delete: bool,
     pub value: bytes::Bytes,
     /// The source row it came from.
     pub row: usize,
@@ -111,12 +112,14 @@ impl Refiner {
         let values = self.encoder.values(&records.batch)?;
         let keys = self.encoder.keys(&records.batch)?;
         let hashes = records.batch.column_by_name("raw_hash").expect("the envelope has a hash").as_string::<i32>();
+        let operations = records.batch.column_by_name("op").expect("the envelope has an operation").as_string::<i32>();
         let updated = records.batch.column_by_name("src_updated_at").expect("the envelope has a change time");
         let updated = updated.as_primitive::<TimestampMicrosecondType>();
         let refined = keys.into_iter().zip(values.iter()).enumerate().map(|(at, (key, value))| Refined {
             key,
             hash: hashes.value(at).to_string(),
             updated_us: updated.is_valid(at).then(|| updated.value(at)),
+            is_delete: operations.value(at) == "D",
             value,
             row: records.rows[at],
         });

@@ -55,7 +55,7 @@ pub struct Admins {
 pub struct SourceSettings {
     /// The folder of its connector.
     pub connector: String,
-    /// Where the system is. `sql`: an ODBC connection string, without the password. `files`: a folder, or
+    /// Where the system is. `sql`, `postgres_cdc`: an ODBC connection string, without the password. `files`: a folder, or
     /// `s3://<bucket>/<prefix>`. `http`: the URL that the connector's paths are below. `kafka`: the brokers, `HOST:PORT`
     /// separated by commas. `mqtt`: the broker, such as `mqtts://mqtt.example.edu.cn:8883`.
     #[serde(default)]
@@ -64,7 +64,7 @@ pub struct SourceSettings {
     /// the access key. `singer`: as its config says.
     #[serde(default)]
     pub user: Option<String>,
-    /// `sql`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
+    /// `sql`, `postgres_cdc`: appended as `Pwd=…`. `http`: the token, or the secret of the client. `kafka`: for SASL. From the environment, never
     /// from a file.
     #[serde(default)]
     pub password: Option<Sensitive<String>>,
@@ -90,13 +90,13 @@ pub struct SourceSettings {
     /// When it may be asked at all, by the campus clock, such as `22:00-06:00`.
     #[serde(default)]
     pub hours: Option<String>,
-    /// `sql`: connections at a time, each for its share of the tables; 1 when left out.
+    /// `sql`, `postgres_cdc`: connections at a time, each for its share of the tables; 1 when left out.
     #[serde(default)]
     pub connections_max: Option<u32>,
     /// `sql`: rows taken a second and connection; as many as come when left out.
     #[serde(default)]
     pub rows_per_s_max: Option<u32>,
-    /// `sql`: seconds without an answer or a row after which a pull is given up. `files` in a bucket: for one object.
+    /// `sql`, `postgres_cdc`: seconds without an answer or a row after which a pull is given up. `files` in a bucket: for one object.
     #[serde(default = "timeout_s_default")]
     pub timeout_s: u64,
     /// `webhook`: SHA-256 of the bearer token, in hex.

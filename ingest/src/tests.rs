@@ -7,6 +7,7 @@ mod kafka;
 mod kit;
 mod letters;
 mod mqtt;
+mod postgres_cdc;
 mod shipped;
 mod singer;
 mod snapshots;

@@ -218,7 +218,7 @@ impl<'a> Steps<'a> {
                 let seen = Seen { hash: record.hash.clone(), pull: 1, updated_us: record.updated_us };
                 known.push((record.key.as_str(), seen));
             }
-            table.save(known.iter().map(|(key, seen)| (*key, seen)), &Cursor::default())?;
+            table.save(known.iter().map(|(key, seen)| (*key, Some(seen))), &Cursor::default())?;
             Ok(known.len())
         })
     }

@@ -72,6 +72,7 @@ impl Pipeline {
             Spec::Kafka(read) => Some(read.columns()),
             Spec::Singer(read) => Some(read.columns()),
             Spec::Mqtt(subscribed) => Some(subscribed.columns()),
+            Spec::PostgresCdc(read) => Some(read.columns()),
             Spec::Webhook(pushed) => Some(pushed.input.keys().cloned().collect::<Vec<_>>()),
         };
         if let Some(columns) = declared {

@@ -372,6 +372,10 @@ impl TablePull<'_> {
         let pull = cursor.pull + 1;
         let (table, after) = (&self.pipeline.table, cursor.values.clone());
         let mut whole = None;
+        if table.pull == Pull::Changes {
+            // Saved with the first rows: what this pull shows looks older to a later one that shows the whole table.
+            cursor.pull = pull;
+        }
         let coverage = connection.pull(table, &after, &mut |batch, values| {
             self.worker.check()?;
             self.source.check_open(Utc::now())?;
@@ -387,34 +391,37 @@ impl TablePull<'_> {
             self.send(ready, &cursor, pull)
         })?;
         cursor.pull = pull;
-        cursor.values = whole.unwrap_or(cursor.values);
         match coverage {
-            Coverage::Whole => self.finish(&cursor),
-            Coverage::Part => Ok(()),
+            Coverage::Whole => cursor.values = whole.unwrap_or(cursor.values),
+            Coverage::Anew(values) => cursor.values = values,
+            Coverage::Part => return Ok(()),
         }
+        self.finish(&cursor)
     }
 
     /// Sends what is new in a batch, then saves what was sent.
     fn send(&mut self, ready: Ready, cursor: &Cursor, pull: u64) -> Result<(), Error> {
-        let mut known: HashMap<String, Seen> = HashMap::new();
-        let mut is_new = |key: String, hash: &str, updated_us: Option<i64>| -> Result<bool, Error> {
+        let forgets_deletes = self.pipeline.table.pull == Pull::Changes;
+        let mut known: HashMap<String, Option<Seen>> = HashMap::new();
+        let mut is_new = |key: String, hash: &str, updated_us: Option<i64>, is_delete: bool| -> Result<bool, Error> {
             let before = match known.remove(&key) {
-                Some(seen) => Some(seen),
+                Some(seen) => seen,
                 None => self.state.seen(&key)?,
             };
             let updated_us = updated_us.max(before.as_ref().and_then(|seen| seen.updated_us));
-            known.insert(key, Seen { hash: hash.to_string(), pull, updated_us });
+            let seen = Seen { hash: hash.to_string(), pull, updated_us };
+            known.insert(key, (!(forgets_deletes && is_delete)).then_some(seen));
             Ok(before.is_none_or(|seen| seen.hash != hash))
         };
         let total = ready.records.len() + ready.letters.len();
         let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
         for record in ready.records {
-            if is_new(record.key.clone(), &record.hash, record.updated_us)? {
+            if is_new(record.key.clone(), &record.hash, record.updated_us, record.is_delete)? {
                 fresh.records.push(record);
             }
         }
         for letter in ready.letters {
-            if is_new(format!("{LETTER}{}", letter.id()), "", None)? {
+            if is_new(format!("{LETTER}{}", letter.id()), "", None, false)? {
                 fresh.letters.push(letter);
             }
         }
@@ -426,35 +433,46 @@ impl TablePull<'_> {
         self.sent.repeats += repeats;
         self.sent.newest = self.sent.newest.max(fresh.newest);
         metrics::repeated(&self.pipeline.source, &self.pipeline.table.name, repeats);
-        self.state.save(known.iter().map(|(key, seen)| (key.as_str(), seen)), cursor)
+        self.state.save(known.iter().map(|(key, seen)| (key.as_str(), seen.as_ref())), cursor)
     }
 
     /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
     fn finish(&mut self, cursor: &Cursor) -> Result<(), Error> {
-        if self.pipeline.table.pull == Pull::Changed {
-            return self.state.forget(&[], cursor);
+        let how = self.pipeline.table.pull;
+        if how == Pull::Changed {
+            return self.state.forget(&[], Some(cursor));
         }
-        let (vanished, known) = self.state.unseen_since(cursor.pull)?;
-        if let Pull::Snapshot { deletes_share_max } = self.pipeline.table.pull {
-            let rows: Vec<_> = vanished.iter().filter(|row| !row.key.starts_with(LETTER)).collect();
-            let share = rows.len() as f64 / known.max(1) as f64;
-            if share > deletes_share_max {
+        if let Pull::Snapshot { deletes_share_max } = how {
+            let (vanished, known) = self.state.count_unseen(cursor.pull, LETTER)?;
+            if vanished as f64 / known.max(1) as f64 > deletes_share_max {
                 return Err(Error::source(format!(
-                    "{} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
-                     deletes_share_max of this table in the connector",
-                    rows.len()
+                    "{vanished} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
+                     deletes_share_max of this table in the connector"
                 )));
             }
-            if !rows.is_empty() {
+        }
+        let mut after = String::new();
+        loop {
+            let vanished = self.state.unseen_since(cursor.pull, &after, VANISHED_MAX)?;
+            let rows: Vec<_> = vanished.iter().filter(|row| !row.key.starts_with(LETTER)).collect();
+            if matches!(how, Pull::Snapshot { .. } | Pull::Changes) && !rows.is_empty() {
                 let deletes = deletes(self.pipeline.contract(), &rows)?;
                 let ready = self.pipeline.prepare_mapped(deletes, Utc::now())?;
                 self.pipeline.send(&ready)?;
                 self.sent.records += ready.records.len();
             }
+            let is_last = vanished.len() < VANISHED_MAX;
+            self.state.forget(&vanished, is_last.then_some(cursor))?;
+            match vanished.last() {
+                Some(last) if !is_last => after.clone_from(&last.key),
+                _ => return Ok(()),
+            }
         }
-        self.state.forget(&vanished, cursor)
     }
 }
+
+/// Rows that vanished that are deleted at once.
+const VANISHED_MAX: usize = 4096;
 
 /// Marks a letter among the keys that were seen; no contract key begins with it.
 pub(crate) const LETTER: &str = "\u{1}letter/";

@@ -17,6 +17,7 @@ use super::files::FilesSource;
 use super::http::HttpSource;
 use super::kafka::KafkaSource;
 use super::mqtt::MqttSource;
+use super::postgres_cdc::PostgresCdcSource;
 use super::secret;
 use super::singer::SingerSource;
 use super::sql::SqlSource;
@@ -58,12 +59,15 @@ pub trait Source {
 }
 
 /// How much a pull has shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Coverage {
     /// All there was after the cursor: in a snapshot, what was not shown has vanished.
     Whole,
     /// Some of it, or nothing because nothing has changed: no row may be taken for gone.
     Part,
+    /// All there was, from where only changes come: what was not shown has vanished. With the cursor after it, which is saved when
+    /// what vanished is deleted.
+    Anew(Vec<String>),
 }
 
 /// A span of the past, `from..to` in the cursor's own terms, after what was got before.
@@ -85,6 +89,8 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Worker {
     pub limits: Limits,
+    /// The id of the source that is asked, where it is known.
+    pub id: Option<String>,
     /// The id of the source that is pulled; none for who only looks, and leaves no trace there.
     pub source: Option<String>,
     /// The zone of times that do not name theirs.
@@ -96,12 +102,17 @@ pub struct Worker {
 impl Worker {
     pub fn new(settings: &ExtractSettings, handle: Handle, shutdown: watch::Receiver<bool>) -> Self {
         let limits = Limits { rows_max: settings.batch_rows_max, text_bytes_max: settings.text_bytes_max };
-        Self { limits, source: None, timezone: Tz::UTC, handle, shutdown }
+        Self { limits, id: None, source: None, timezone: Tz::UTC, handle, shutdown }
     }
 
     /// The same, to pull the source `id`.
     pub fn pulling(&self, id: &str) -> Self {
-        Self { source: Some(id.to_string()), ..self.clone() }
+        Self { id: Some(id.to_string()), source: Some(id.to_string()), ..self.clone() }
+    }
+
+    /// The same, to look at the source `id`.
+    pub fn looking_at(&self, id: &str) -> Self {
+        Self { id: Some(id.to_string()), source: None, ..self.clone() }
     }
 
     /// One for sources whose clocks are set to `timezone`.
@@ -116,7 +127,7 @@ impl Worker {
 
     /// One that nobody stops, with these limits.
     pub fn of(limits: Limits, handle: Handle) -> Self {
-        Self { limits, source: None, timezone: Tz::UTC, handle, shutdown: watch::channel(false).1 }
+        Self { limits, id: None, source: None, timezone: Tz::UTC, handle, shutdown: watch::channel(false).1 }
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -186,6 +197,7 @@ pub fn connect(connector: &Connector, settings: &SourceSettings, worker: &Worker
         Kind::Kafka => Ok(Box::new(KafkaSource::connect(settings, worker)?)),
         Kind::Singer => Ok(Box::new(SingerSource::connect(connector, settings, worker)?)),
         Kind::Mqtt => Ok(Box::new(MqttSource::connect(settings, worker)?)),
+        Kind::PostgresCdc => Ok(Box::new(PostgresCdcSource::connect(settings, worker)?)),
         Kind::Webhook => Err(Error::settings("a source that pushes cannot be asked")),
     }
 }

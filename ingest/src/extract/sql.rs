@@ -6,7 +6,7 @@
 //! Two ways to pull. With a cursor, rows come in the order of its columns, after the last that was saved, less an
 //! overlap; repeats are recognised by key and hash. As a snapshot, all rows come, and rows that vanished are deleted.
 
-mod connection;
+pub(super) mod connection;
 mod fetch;
 mod twins;
 

@@ -4,6 +4,7 @@
 //! in between makes rows come twice, which their keys and hashes reveal. A disk without room refuses, and what it has
 //! refused is opened again at the next use.
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
 
@@ -233,15 +234,23 @@ impl TableState<'_> {
         Ok(found.and_then(|bytes| decode(&bytes)))
     }
 
-    /// Saves rows and the cursor together, durably.
+    /// Saves rows and the cursor together, durably; a row with nothing to remember is forgotten.
     ///
     /// # Errors
     /// `Internal` when the disk refuses.
-    pub fn save<'k>(&self, rows: impl Iterator<Item = (&'k str, &'k Seen)>, cursor: &Cursor) -> Result<(), Error> {
+    pub fn save<'k>(
+        &self,
+        rows: impl Iterator<Item = (&'k str, Option<&'k Seen>)>,
+        cursor: &Cursor,
+    ) -> Result<(), Error> {
         let cursor = serde_json::to_vec(cursor).map_err(|error| Error::internal("write a cursor", error))?;
         self.state.write("save a cursor", |opened, batch| {
             for (key, seen) in rows {
-                batch.insert(&opened.seen, format!("{}{key}", self.prefix), encode(seen));
+                let key = format!("{}{key}", self.prefix);
+                match seen {
+                    Some(seen) => batch.insert(&opened.seen, key, encode(seen)),
+                    None => batch.remove(&opened.seen, key),
+                }
             }
             batch.insert(&opened.cursors, &self.prefix, cursor);
         })
@@ -257,37 +266,61 @@ impl TableState<'_> {
         })
     }
 
-    /// The keys that a pull before `pull` saw last, each with its newest change time, and how many rows are known in all.
+    /// How many rows a pull before `pull` saw last, and how many are known in all; those whose key begins with `left_out` are
+    /// only known.
     ///
     /// # Errors
     /// `Internal` when the disk does not answer.
-    pub fn unseen_since(&self, pull: u64) -> Result<(Vec<Vanished>, usize), Error> {
-        self.state.read("look for rows that vanished", |opened| {
-            let (mut vanished, mut known) = (Vec::new(), 0);
+    pub fn count_unseen(&self, pull: u64, left_out: &str) -> Result<(usize, usize), Error> {
+        self.state.read("count rows that vanished", |opened| {
+            let (mut unseen, mut known) = (0, 0);
             for entry in opened.seen.prefix(&self.prefix) {
                 let (key, value) = entry.into_inner()?;
                 known += 1;
-                let seen = decode(&value);
-                if seen.as_ref().is_none_or(|seen| seen.pull < pull) {
-                    let key = String::from_utf8_lossy(&key[self.prefix.len()..]).into_owned();
-                    vanished.push(Vanished { key, updated_us: seen.and_then(|seen| seen.updated_us) });
-                }
+                let is_unseen = decode(&value).is_none_or(|seen| seen.pull < pull);
+                unseen += usize::from(is_unseen && !key[self.prefix.len()..].starts_with(left_out.as_bytes()));
             }
-            Ok((vanished, known))
+            Ok((unseen, known))
         })
     }
 
-    /// Forgets `keys`, and saves the cursor with it.
+    /// The keys behind `after` that a pull before `pull` saw last, each with its newest change time: the first `rows_max`.
+    ///
+    /// # Errors
+    /// `Internal` when the disk does not answer.
+    pub fn unseen_since(&self, pull: u64, after: &str, rows_max: usize) -> Result<Vec<Vanished>, Error> {
+        self.state.read("look for rows that vanished", |opened| {
+            let from = format!("{}{after}", self.prefix);
+            let mut vanished = Vec::new();
+            for entry in opened.seen.range((Bound::Excluded(from), Bound::Unbounded)) {
+                let (key, value) = entry.into_inner()?;
+                let Some(key) = key.strip_prefix(self.prefix.as_bytes()).filter(|_| vanished.len() < rows_max) else {
+                    break;
+                };
+                let seen = decode(&value);
+                if seen.as_ref().is_none_or(|seen| seen.pull < pull) {
+                    let key = String::from_utf8_lossy(key).into_owned();
+                    vanished.push(Vanished { key, updated_us: seen.and_then(|seen| seen.updated_us) });
+                }
+            }
+            Ok(vanished)
+        })
+    }
+
+    /// Forgets `keys`, and saves the cursor with it if there is one.
     ///
     /// # Errors
     /// `Internal` when the disk refuses.
-    pub fn forget(&self, rows: &[Vanished], cursor: &Cursor) -> Result<(), Error> {
-        let cursor = serde_json::to_vec(cursor).map_err(|error| Error::internal("write a cursor", error))?;
+    pub fn forget(&self, rows: &[Vanished], cursor: Option<&Cursor>) -> Result<(), Error> {
+        let cursor = cursor.map(serde_json::to_vec).transpose();
+        let cursor = cursor.map_err(|error| Error::internal("write a cursor", error))?;
         self.state.write("save a cursor", |opened, batch| {
             for row in rows {
                 batch.remove(&opened.seen, format!("{}{}", self.prefix, row.key));
             }
-            batch.insert(&opened.cursors, &self.prefix, cursor);
+            if let Some(cursor) = cursor {
+                batch.insert(&opened.cursors, &self.prefix, cursor);
+            }
         })
     }
 }
@@ -327,12 +360,30 @@ mod tests {
         let state = State::open(folder.path()).expect("opens");
         let table = state.table("oa", "leave");
         let cursor = |pull| Cursor { values: vec![format!("{pull}")], pull };
-        table.save([("L1", &seen(None))].into_iter(), &cursor(1)).expect("saves");
+        table.save([("L1", Some(&seen(None)))].into_iter(), &cursor(1)).expect("saves");
         // As after a write that the disk has refused.
         *state.opened.write().expect("not poisoned") = None;
-        table.save([("L2", &seen(Some(5)))].into_iter(), &cursor(2)).expect("opens again and saves");
+        table.save([("L2", Some(&seen(Some(5))))].into_iter(), &cursor(2)).expect("opens again and saves");
         assert_eq!((table.seen("L1").expect("reads"), table.cursor().expect("reads")), (Some(seen(None)), cursor(2)));
-        let (vanished, known) = table.unseen_since(8).expect("reads");
-        assert_eq!((vanished.len(), known, vanished[1].updated_us), (2, 2, Some(5)));
+        assert_eq!(table.count_unseen(8, "L2").expect("reads"), (1, 2));
+    }
+
+    #[test]
+    fn what_vanished_is_told_part_by_part_and_of_this_table_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = State::open(folder.path()).expect("opens");
+        let (table, cursor) = (state.table("oa", "leave"), Cursor::default());
+        let old = Seen { pull: 1, ..seen(Some(5)) };
+        let rows = [("A", Some(&old)), ("B", Some(&old)), ("C", Some(&old)), ("D", Some(&old))];
+        table.save(rows.into_iter(), &cursor).expect("saves");
+        state.table("oa", "other").save([("A", Some(&old))].into_iter(), &cursor).expect("saves");
+        table.save([("B", Some(&seen(None))), ("D", None)].into_iter(), &cursor).expect("saves");
+        let unseen = |after: &str| {
+            let vanished = table.unseen_since(7, after, 1).expect("reads");
+            vanished.into_iter().map(|row| (row.key, row.updated_us)).collect::<Vec<_>>()
+        };
+        assert_eq!(unseen(""), [("A".to_string(), Some(5))]);
+        assert_eq!(unseen("A"), [("C".to_string(), Some(5))]);
+        assert_eq!(unseen("C"), []);
     }
 }

@@ -97,6 +97,7 @@ fn connector(name: &str, kind: Kind, contract: &Contract) -> String {
         Kind::Kafka => ("kafka", "", kafka_table(contract)),
         Kind::Singer => ("singer", SINGER, singer_table(contract)),
         Kind::Mqtt => ("mqtt", "", mqtt_table(contract)),
+        Kind::PostgresCdc => ("postgres_cdc", "", postgres_cdc_table(contract)),
         Kind::Webhook => ("webhook", "", webhook_table(contract)),
     };
     format!(
@@ -188,6 +189,17 @@ fn mqtt_table(contract: &Contract) -> String {
     )
 }
 
+fn postgres_cdc_table(contract: &Contract) -> String {
+    let key = contract.key.iter().map(|name| format!("\"{}\"", name.to_uppercase())).collect::<Vec<_>>().join(", ");
+    format!(
+        "# With its schema. `quad doctor` says what its owner has to run there.\ntable = \"public.{table}\"\n\
+         # Columns of [input] that the contract's key is made of.\nkey = [{key}]\n\
+         # Input column = column of the table.\n{input}",
+        table = contract.table,
+        input = columns(contract, |field| field.name.clone(), None),
+    )
+}
+
 fn webhook_table(contract: &Contract) -> String {
     let input = input(contract, |field| format!("/{}", field.name), "/updated_at");
     format!(
@@ -198,11 +210,17 @@ fn webhook_table(contract: &Contract) -> String {
 
 /// `[input]`: each column and its place; those that may be missing behind a `#`.
 fn input(contract: &Contract, place: impl Fn(&Field) -> String, changed: &str) -> String {
+    columns(contract, place, Some(changed))
+}
+
+/// As [`input`]; without `changed` for a source that tells itself when a row changed.
+fn columns(contract: &Contract, place: impl Fn(&Field) -> String, changed: Option<&str>) -> String {
     let (needed, others) = split(contract);
     let line = |field: &&Field| format!("{} = \"{}\"\n", column(field), place(field));
     let needed: String = needed.iter().map(line).collect();
     let others: String = others.iter().map(|field| format!("# {}", line(field))).collect();
-    format!("[tables.{}.input]\n{needed}{CHANGED} = \"{changed}\"\n{others}", contract.table)
+    let changed = changed.map(|place| format!("{CHANGED} = \"{place}\"\n")).unwrap_or_default();
+    format!("[tables.{}.input]\n{needed}{changed}{others}", contract.table)
 }
 
 fn mapping(kind: Kind, contract: &Contract) -> String {
@@ -212,9 +230,13 @@ fn mapping(kind: Kind, contract: &Contract) -> String {
     let needed: String = needed.iter().map(|field| format!("    {}, -- {}\n", line(field), field.title)).collect();
     let others: String = others.iter().map(|field| format!("    -- , {} -- {}\n", line(field), field.title)).collect();
     let named = if kind == Kind::Sql { "and add the column to the query" } else { "and the # of its line in [input]" };
+    let changed = match kind {
+        Kind::PostgresCdc => "\"_op\" AS op, -- D where the row was deleted\n    \"_timestamp\"".to_string(),
+        _ => format!("cn_timestamp(\"{CHANGED}\")"),
+    };
     format!(
         "-- → {target}. All columns of input are text. Each field's rules: quad tables --describe {target}\n\
-         SELECT\n{needed}    cn_timestamp(\"{CHANGED}\") AS src_updated_at -- when the row changed\n\
+         SELECT\n{needed}    {changed} AS src_updated_at -- when the row changed\n\
          \x20   -- Fields that may be missing: take away the first dashes {named}.\n{others}FROM input\n",
         target = contract.name(),
     )

@@ -26,7 +26,7 @@ fn contracts() -> Contracts {
 async fn output(connector: &Connector, sql: String) -> Vec<String> {
     let mut table = connector.tables[0].clone();
     let columns = table.contract.fields.iter().map(|field| field.name.to_uppercase());
-    let columns: Vec<_> = columns.chain(["ROW_UPDATED_AT".to_string()]).collect();
+    let columns: Vec<_> = columns.chain(["ROW_UPDATED_AT", "_op", "_timestamp"].map(str::to_string)).collect();
     table.mapping_sql = sql;
     let code_maps = connector.code_maps.clone();
     let surroundings = Surroundings { timezone: TIMEZONE, code_maps, id_key: None, codes_unknown: Arc::default() };
@@ -39,7 +39,16 @@ async fn output(connector: &Connector, sql: String) -> Vec<String> {
 async fn a_new_connector_of_any_kind_for_any_contract_loads_and_maps_every_field() {
     let (contracts, folder) = (contracts(), tempfile::tempdir().expect("a temporary folder"));
     for contract in contracts.iter().filter(|contract| contract.kind != TableKind::Derived) {
-        for kind in [Kind::Sql, Kind::Files, Kind::Http, Kind::Kafka, Kind::Mqtt, Kind::Singer, Kind::Webhook] {
+        for kind in [
+            Kind::Sql,
+            Kind::Files,
+            Kind::Http,
+            Kind::Kafka,
+            Kind::Mqtt,
+            Kind::Singer,
+            Kind::PostgresCdc,
+            Kind::Webhook,
+        ] {
             let name = format!("{}_{}_{kind:?}", contract.domain, contract.table).to_lowercase();
             let written = scaffold::write(folder.path(), &name, kind, contract).expect("writes");
             assert!(written.iter().all(|file| file.is_file()), "{written:?}");
@@ -50,7 +59,7 @@ async fn a_new_connector_of_any_kind_for_any_contract_loads_and_maps_every_field
             let needed = contract.fields.iter().filter(|field| field.required);
             assert!(needed.clone().all(|field| begun.contains(&field.name)), "{name}: {begun:?}");
             let mut all = output(&connector, sql.replace("-- , ", ", ")).await;
-            all.retain(|column| column != "src_updated_at");
+            all.retain(|column| column != "src_updated_at" && column != "op");
             all.sort();
             let mut fields: Vec<_> = contract.fields.iter().map(|field| field.name.clone()).collect();
             fields.sort();

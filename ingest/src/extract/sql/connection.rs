@@ -22,8 +22,9 @@ use crate::settings::SourceSettings;
 const CONNECT_TIMEOUT_S: u32 = 10;
 
 /// The thread of one connection, which ends when this is dropped.
-pub(super) struct Connection {
+pub(in crate::extract) struct Connection {
     questions: mpsc::Sender<Question>,
+    limits: Limits,
     worker: Worker,
     timeout: Duration,
 }
@@ -32,11 +33,12 @@ pub(super) struct Connection {
 struct Question {
     sql: String,
     parameters: Vec<String>,
+    limits: Limits,
     rows: batches::Sender<Result<Option<RecordBatch>, Error>>,
 }
 
 /// The rows of one statement.
-pub(super) struct Answer<'a> {
+pub(in crate::extract) struct Answer<'a> {
     rows: batches::Receiver<Result<Option<RecordBatch>, Error>>,
     connection: &'a Connection,
 }
@@ -44,7 +46,7 @@ pub(super) struct Answer<'a> {
 impl Connection {
     /// # Errors
     /// `Settings` when the driver is not installed, naming the package; `Source` when the database does not answer.
-    pub(super) fn open(settings: &SourceSettings, limits: Limits, worker: &Worker) -> Result<Self, Error> {
+    pub(in crate::extract) fn open(settings: &SourceSettings, limits: Limits, worker: &Worker) -> Result<Self, Error> {
         let string = settings.connection.clone().unwrap_or_default();
         let password = settings.password.clone();
         let (opened, is_open) = oneshot::channel();
@@ -61,7 +63,7 @@ impl Connection {
             // MariaDB would count the time that the rows are worked on; its driver has a limit for each read.
             let limit_s = (!string.to_lowercase().contains("mariadb")).then_some(timeout.as_secs() as usize);
             for question in asked {
-                let outcome = answer(&connection, &question, limits, limit_s);
+                let outcome = answer(&connection, &question, limit_s);
                 // Nobody may be waiting any more.
                 let _ = question.rows.blocking_send(outcome.map(|()| None));
             }
@@ -75,13 +77,18 @@ impl Connection {
             Ok(Err(_)) => return Err(Error::internal("connect", "the driver's thread has ended")),
             Err(_) => return Err(Error::source(format!("could not connect: no answer for {} s", wait.as_secs()))),
         }
-        Ok(Self { questions, worker: worker.clone(), timeout })
+        Ok(Self { questions, limits, worker: worker.clone(), timeout })
     }
 
     /// Runs a statement whose parameters are text.
-    pub(super) fn ask(&self, sql: &str, parameters: &[String]) -> Answer<'_> {
+    pub(in crate::extract) fn ask(&self, sql: &str, parameters: &[String]) -> Answer<'_> {
+        self.ask_within(sql, parameters, self.limits)
+    }
+
+    /// As [`Connection::ask`], with limits of its own.
+    pub(in crate::extract) fn ask_within(&self, sql: &str, parameters: &[String], limits: Limits) -> Answer<'_> {
         let (sender, rows) = batches::channel(1);
-        let question = Question { sql: sql.to_string(), parameters: parameters.to_vec(), rows: sender };
+        let question = Question { sql: sql.to_string(), parameters: parameters.to_vec(), limits, rows: sender };
         // A thread that has ended drops the question, which the answer tells.
         let _ = self.questions.send(question);
         Answer { rows, connection: self }
@@ -93,7 +100,7 @@ impl Answer<'_> {
     ///
     /// # Errors
     /// `Source` when the database refuses, or has given nothing for too long; when the process stops.
-    pub(super) fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
+    pub(in crate::extract) fn next(&mut self) -> Result<Option<RecordBatch>, Error> {
         let Connection { worker, timeout, .. } = self.connection;
         match worker.block_on(async { tokio::time::timeout(*timeout, self.rows.recv()).await })? {
             Ok(Some(batch)) => batch,
@@ -121,17 +128,12 @@ fn connect(
 }
 
 /// Sends the rows of a statement as they come, until nobody takes them.
-fn answer(
-    connection: &odbc_api::Connection<'_>,
-    question: &Question,
-    limits: Limits,
-    limit_s: Option<usize>,
-) -> Result<(), Error> {
+fn answer(connection: &odbc_api::Connection<'_>, question: &Question, limit_s: Option<usize>) -> Result<(), Error> {
     let parameters: Vec<_> = question.parameters.iter().map(|value| value.as_str().into_parameter()).collect();
     let cursor = connection.execute(&question.sql, parameters.as_slice(), limit_s);
     let cursor = cursor.map_err(|error| refused(&error))?;
     let cursor = cursor.ok_or_else(|| Error::settings("the query gives no rows: it must be a SELECT"))?;
-    fetch(cursor, limits, |batch| question.rows.blocking_send(Ok(Some(batch))).is_ok())
+    fetch(cursor, question.limits, |batch| question.rows.blocking_send(Ok(Some(batch))).is_ok())
 }
 
 /// The string a driver is given: with the password, ended by `;`, and followed in memory by a NUL that its length does

@@ -209,6 +209,7 @@ fn cursor(pulls: &Pulls<'_>) -> Judgement {
     match table.pull {
         Pull::Snapshot { .. } => return (Skipped, "a snapshot needs none".to_string()),
         Pull::Push => return (Skipped, "the source pushes".to_string()),
+        Pull::Changes => return (Skipped, "the database keeps the place".to_string()),
         Pull::Changed | Pull::Cursor => {}
     }
     if let Some((column, rows)) = shown.cursor_nulls.iter().next() {
@@ -291,6 +292,10 @@ fn repeats(pulls: &Pulls<'_>) -> Judgement {
 
 fn removals(pulls: &Pulls<'_>) -> Judgement {
     let (table, whole) = (&pulls.rehearsal.table, &pulls.whole);
+    if table.pull == Pull::Changes {
+        let tried = try_deletes(pulls).map(|()| "the stream of changes tells of them".to_string());
+        return tried.map_or_else(|problem| (Failed, problem), |text| (Well, text));
+    }
     let Pull::Snapshot { deletes_share_max } = table.pull else {
         return match (whole.deletes, table.contract.kind) {
             (0, TableKind::Event) => (Well, "events are not deleted".to_string()),
