@@ -1,7 +1,8 @@
 //! Lake and log as one: what was taken in is in answers at once, and each record once whatever moves underneath.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use campus::push::Pusher;
@@ -84,12 +85,12 @@ async fn what_was_taken_in_is_in_answers_before_it_lands() {
 
 /// Counts again and again until told to stop: never a record twice, never one fewer than before, and never fewer than were
 /// acknowledged before the question.
-async fn count_all_the_while(address: &str, acknowledged: &Acknowledged, is_over: &AtomicBool) -> usize {
+async fn count_all_the_while(address: &str, acknowledged: &Acknowledged, looks: &AtomicUsize, is_over: &AtomicBool) {
     const SQL: &str = "SELECT count(*), count(DISTINCT CAST(kafka_partition AS VARCHAR) || '/' || CAST(kafka_offset AS VARCHAR)) \
         FROM access_control.access_event_history \
         UNION ALL SELECT count(*), count(DISTINCT device_id || '/' || CAST(door_no AS VARCHAR) || '/' || \
         CAST(event_serial AS VARCHAR) || '/' || CAST(event_time AS VARCHAR)) FROM access_control.access_event";
-    let (mut looks, mut before) = (0, 0);
+    let mut before = 0;
     let mut client = connect(address).await;
     while !is_over.load(Ordering::Relaxed) {
         let (pushed, token) = acknowledged.0.lock().expect("no thread panics with it").clone();
@@ -107,9 +108,27 @@ async fn count_all_the_while(address: &str, acknowledged: &Acknowledged, is_over
         let seen = counts.iter().map(|(rows, _)| *rows).max().unwrap_or_default();
         assert!(seen >= before, "{seen} rows after {before}: records have gone");
         assert!(seen >= pushed, "{pushed} records were acknowledged and {seen} are seen");
-        (before, looks) = (seen, looks + 1);
+        before = seen;
+        looks.fetch_add(1, Ordering::Relaxed);
     }
-    looks
+}
+
+/// Lets the reader look a few times between two blows.
+fn wait_until_seen(looks: &AtomicUsize, reader: &ScopedJoinHandle<'_, ()>) {
+    let (enough, deadline) = (looks.load(Ordering::Relaxed) + 5, Instant::now() + Duration::from_secs(120));
+    while looks.load(Ordering::Relaxed) < enough && !reader.is_finished() {
+        assert!(Instant::now() < deadline, "the reader gets no answers");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until pushes are taken: topics are made at the first start.
+async fn wait_until_open(school: &School) {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    while !school.output(&["watermark"]).status.success() {
+        assert!(Instant::now() < deadline, "not in time: {}", school.log("extract"));
+        wait_until_later().await;
+    }
 }
 
 async fn connect(address: &str) -> tokio_postgres::Client {
@@ -134,17 +153,18 @@ async fn a_reader_sees_every_record_once_while_everything_moves() {
     school.start("extract");
     school.start_with("land", &landing);
     school.start("query");
-    let (acknowledged, is_over) = (Acknowledged::default(), AtomicBool::new(false));
-    drop(school.client().await);
+    let (acknowledged, looks, is_over) = (Acknowledged::default(), AtomicUsize::new(0), AtomicBool::new(false));
+    wait_until_open(&school).await;
     let (address, pusher, pushes) = (school.address(), school.pusher(), school.campus.history_pushes().collect());
-    let looks = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(count_all_the_while(&address, &acknowledged, &is_over))
+            runtime.block_on(count_all_the_while(&address, &acknowledged, &looks, &is_over))
         });
         let writer = scope.spawn(|| push_all(pusher, pushes, &acknowledged));
         let mut blows = 0;
         while !writer.is_finished() || blows < 6 {
+            wait_until_seen(&looks, &reader);
             match blows % 3 {
                 0 => {
                     let optimized = school.output(&["lake", "optimize"]);
@@ -161,11 +181,11 @@ async fn a_reader_sees_every_record_once_while_everything_moves() {
             }
             blows += 1;
         }
-        writer.join().expect("pushes");
+        let written = writer.join();
         is_over.store(true, Ordering::Relaxed);
-        reader.join().expect("every look is right")
+        assert!(written.is_ok(), "{}", school.log("extract"));
+        reader.join().expect("every look is right");
     });
-    assert!(looks > 20, "only {looks} looks");
     let (client, truth) = (school.client().await, school.campus.truth(Stage::Filled));
     school.eventually_agrees(&client, &truth).await;
 }

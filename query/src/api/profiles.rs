@@ -112,10 +112,11 @@ impl ProfileService for ProfilesApi {
         &self,
         request: Request<DescribeProfileRequest>,
     ) -> Result<Response<DescribeProfileResponse>, Status> {
-        watched(Door::DescribeProfile, || {
+        let answer = async {
             self.enter(&request, Door::DescribeProfile)?;
             Ok(Response::new(self.catalogue.clone()))
-        })
+        };
+        watched(Door::DescribeProfile, answer).await
     }
 }
 
