@@ -1,3 +1,5 @@
+//! What is held and what is cut off: by hand, and for any order of landing and reading.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
