@@ -18,6 +18,7 @@ pub enum Door {
     ListProfiles,
     ResolveIdentity,
     DescribeProfile,
+    WatchProfiles,
 }
 
 impl Door {
@@ -31,6 +32,7 @@ impl Door {
             Self::ListProfiles => "list_profiles",
             Self::ResolveIdentity => "resolve_identity",
             Self::DescribeProfile => "describe_profile",
+            Self::WatchProfiles => "watch_profiles",
         }
     }
 
@@ -58,7 +60,7 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
     let roles: &[Role] = match door {
         Door::FlightSql | Door::Postgres => &[Role::Admin, Role::Analyst],
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
-        Door::ListProfiles => &[Role::Admin, Role::Counselor],
+        Door::ListProfiles | Door::WatchProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
         // The catalogue tells of no person.
         Door::DescribeProfile => &[Role::Admin, Role::Analyst, Role::Counselor, Role::App],
@@ -113,6 +115,7 @@ mod tests {
                 Door::ListProfiles,
                 Door::ResolveIdentity,
                 Door::DescribeProfile,
+                Door::WatchProfiles,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
@@ -126,9 +129,9 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile; class 3 for safety
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles; class 3 for safety
             Analyst: FlightSql Postgres DescribeProfile; class 3 never
-            Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile; class 3 for safety
+            Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile WatchProfiles; class 3 for safety
             App: GetProfile BatchGetProfiles ResolveIdentity DescribeProfile; class 3 never
         "#]]
         .assert_eq(&matrix);

@@ -114,6 +114,7 @@ impl Bound {
         };
         stop.send_replace(true);
         self.engine.close();
+        self.store.close();
         let ended = match early {
             Some(ended) => Some(ended),
             None => tokio::time::timeout(GRACE, &mut grpc).await.ok(),

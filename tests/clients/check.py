@@ -215,9 +215,8 @@ class Reflected:
         descriptor = self.pool.FindServiceByName(service).FindMethodByName(method)
         request = message_factory.GetMessageClass(descriptor.input_type)(**fields)
         answer = message_factory.GetMessageClass(descriptor.output_type)
-        call = self.channel.unary_unary(
-            f"/{service}/{method}", type(request).SerializeToString, answer.FromString
-        )
+        kind = self.channel.unary_stream if method.startswith("Watch") else self.channel.unary_unary
+        call = kind(f"/{service}/{method}", type(request).SerializeToString, answer.FromString)
         return call(request, metadata=self.metadata, timeout=TIMEOUT_S)
 
 
@@ -256,6 +255,30 @@ def grpc_gets_a_profile():
     same("sections", {item.section for item in profile.items}, set("ABCDEFGHIKL"))  # J, health, is off
     of_tables = [item for item in profile.items if item.HasField("value") and item.id not in ("L05", "L06")]
     assert of_tables and all(item.sources for item in of_tables), "an item with a value names no source"
+
+
+@check
+def grpc_reads_what_it_has_seen():
+    service, student = reflected(), {"student_no": setting("QUAD_STUDENT")}
+    seen = service.call(PROFILES, "GetProfile", person=student)
+    again = service.call(PROFILES, "GetProfile", person=student, min_watermark=seen.watermark)
+    assert seen.watermark and again.profile.snapshot >= seen.profile.snapshot, "an older state than was seen"
+
+
+@check
+def grpc_watches_profiles():
+    service, mask = reflected(), {"paths": ["a02"]}
+    events, persons = service.call(PROFILES, "WatchProfiles", item_mask=mask), 0
+    for event in events:
+        persons += event.WhichOneof("event") == "changed"
+        if event.resume_token:
+            break
+    events.cancel()
+    page = service.call(PROFILES, "ListProfiles", page_size=1, item_mask=mask)
+    same("persons", persons, page.total_size)
+    again = service.call(PROFILES, "WatchProfiles", item_mask=mask, resume_token=event.resume_token)
+    assert next(again).WhichOneof("event") != "reset", "the token does not hold"
+    again.cancel()
 
 
 @check

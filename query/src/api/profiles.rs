@@ -6,22 +6,27 @@ mod convert;
 mod describe;
 mod mask;
 mod page;
+mod scope;
+mod watch;
 
 use std::sync::Arc;
 
+use futures::stream::{self, BoxStream, StreamExt as _};
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
     BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
     GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse,
-    PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, person_key,
-    profile_result,
+    PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
+    WatchProfilesResponse, person_key, profile_result,
 };
+use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
 use self::mask::Mask;
 use self::page::Page;
+use self::watch::Watcher;
 use super::flight::authenticate;
 use super::status::codes;
 use crate::access::{Access, Principal};
@@ -38,9 +43,13 @@ const BATCH_MAX: usize = 200;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 const RESPONSE_BYTES_MAX: usize = 16 << 20;
 const IDENTIFIER_CHARS_MAX: usize = 64;
+/// Calls that watch at a time.
+const WATCHES_MAX: usize = 64;
 
 /// The longest that a call waits for its watermark; its own deadline may end it sooner.
 const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(60);
+
+type Events = BoxStream<'static, Result<WatchProfilesResponse, Status>>;
 
 /// Serves from the store, and identity from the engine's newest snapshot.
 pub struct ProfilesApi {
@@ -48,11 +57,13 @@ pub struct ProfilesApi {
     access: Arc<Access>,
     store: Arc<Store>,
     catalogue: DescribeProfileResponse,
+    watches: Arc<Semaphore>,
 }
 
 impl ProfilesApi {
     pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, sections: &[Section]) -> Self {
-        Self { engine, access, store, catalogue: describe::catalogue(sections) }
+        let watches = Arc::new(Semaphore::new(WATCHES_MAX));
+        Self { engine, access, store, catalogue: describe::catalogue(sections), watches }
     }
 
     /// Ready to be added to a server.
@@ -117,6 +128,12 @@ impl ProfileService for ProfilesApi {
             Ok(Response::new(self.catalogue.clone()))
         };
         watched(Door::DescribeProfile, answer).await
+    }
+
+    type WatchProfilesStream = Events;
+
+    async fn watch_profiles(&self, request: Request<WatchProfilesRequest>) -> Result<Response<Events>, Status> {
+        watched(Door::WatchProfiles, self.watch(request)).await
     }
 }
 
@@ -190,6 +207,19 @@ impl ProfilesApi {
             total_size: i32::try_from(total).unwrap_or(i32::MAX),
             watermark: profiles.watermark.clone(),
         }))
+    }
+
+    async fn watch(&self, request: Request<WatchProfilesRequest>) -> Result<Response<Events>, Error> {
+        let principal = self.enter(&request, Door::WatchProfiles)?;
+        let request = request.into_inner();
+        let permit = self.watches.clone().try_acquire_owned().map_err(|_| {
+            let error = Error::new(ErrorKind::Busy, format!("{WATCHES_MAX} calls watch already"));
+            error.with_hint("end one, or watch several scopes in one")
+        })?;
+        let profiles = self.profiles("").await?;
+        let watcher = Watcher::new(self.store.clone(), &profiles, principal, &request, permit)?;
+        let events = stream::unfold(watcher, async |mut watcher| Some((watcher.next().await?, watcher)));
+        Ok(Response::new(events.boxed()))
     }
 
     async fn resolve(

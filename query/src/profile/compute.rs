@@ -166,7 +166,7 @@ impl Computer {
             self.person(student, items, before)
         });
         let persons = persons.collect();
-        Ok(Profiles::new(snapshot, now, self.items.clone(), persons))
+        Ok(Profiles::new(snapshot, now, self.items.clone(), persons, before))
     }
 
     /// When each source last gave anything; a table without rows is not there.
@@ -223,17 +223,23 @@ impl Computer {
     ) -> Arc<Person> {
         let of =
             |id: &str| self.items.iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
-        let (college, class) = (of("A08"), of("A09"));
+        let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
+        let text =
+            |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
+        let version = version(&self.items, &items);
+        let old = before.and_then(|before| before.by_id(&student.id)).filter(|old| old.version == version);
         let person = Person {
             id: student.id.clone(),
             student_nos: student.student_nos.clone(),
-            version: version(&self.items, &items),
-            class_id: class.and_then(|value| value.text("class_id")).map(ToString::to_string),
-            college_id: college.and_then(|value| value.text("college_id")).map(ToString::to_string),
+            version,
+            class_id: text(class, "class_id"),
+            college_id: text(college, "college_id"),
+            building_id: text(bed, "building_id"),
+            counselor_staff_no: text(contacts, "counselor_staff_no"),
             grade_year: class.and_then(|value| value.int("grade_year")),
+            changed_in: old.map_or_else(|| Profiles::revision_after(before), |old| old.changed_in),
             items,
         };
-        let old = before.and_then(|before| before.by_id(&person.id)).filter(|old| old.version == person.version);
         match old {
             Some(old) if **old == person => old.clone(),
             _ => Arc::new(person),

@@ -46,7 +46,11 @@ pub struct Person {
     pub items: Vec<ItemValue>,
     pub class_id: Option<String>,
     pub college_id: Option<String>,
+    pub building_id: Option<String>,
+    pub counselor_staff_no: Option<String>,
     pub grade_year: Option<i64>,
+    /// The revision of [`Profiles`] in which anything of it changed last.
+    pub changed_in: u64,
 }
 
 /// All profiles of one snapshot.
@@ -57,6 +61,11 @@ pub struct Profiles {
     pub watermark: String,
     /// Microseconds UTC.
     pub computed_at: i64,
+    /// Names the run of computations, of which this is the one numbered `revision`, from 1.
+    pub epoch: i64,
+    pub revision: u64,
+    /// Who had a profile and has none any more, and since which revision.
+    pub gone: Vec<(Arc<str>, u64)>,
     pub items: Arc<Vec<Item>>,
     /// Ordered by id.
     pub persons: Vec<Arc<Person>>,
@@ -64,10 +73,29 @@ pub struct Profiles {
 }
 
 impl Profiles {
-    pub fn new(snapshot: Arc<Snapshot>, computed_at: i64, items: Arc<Vec<Item>>, persons: Vec<Arc<Person>>) -> Self {
-        let by_id = persons.iter().enumerate().map(|(place, person)| (person.id.clone(), place)).collect();
+    /// The computation that follows `before`.
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        computed_at: i64,
+        items: Arc<Vec<Item>>,
+        persons: Vec<Arc<Person>>,
+        before: Option<&Self>,
+    ) -> Self {
+        let by_id: HashMap<Arc<str>, usize> =
+            persons.iter().enumerate().map(|(place, person)| (person.id.clone(), place)).collect();
         let watermark = snapshot.watermark.to_string();
-        Self { snapshot, watermark, computed_at, items, persons, by_id }
+        let revision = Self::revision_after(before);
+        let mut gone = before.map(|before| before.gone.clone()).unwrap_or_default();
+        let left = before.into_iter().flat_map(|before| &before.persons).map(|person| (person.id.clone(), revision));
+        gone.extend(left);
+        gone.retain(|(id, _)| !by_id.contains_key(id));
+        let epoch = before.map_or(computed_at, |before| before.epoch);
+        Self { snapshot, watermark, computed_at, epoch, revision, gone, items, persons, by_id }
+    }
+
+    /// The number of the computation that follows `before`.
+    pub fn revision_after(before: Option<&Self>) -> u64 {
+        before.map_or(1, |before| before.revision + 1)
     }
 
     /// By person id, letter case aside.
@@ -91,6 +119,7 @@ impl Profiles {
 #[derive(Debug, Default)]
 pub struct Store {
     profiles: watch::Sender<Option<Arc<Profiles>>>,
+    is_closed: watch::Sender<bool>,
 }
 
 impl Store {
@@ -110,6 +139,23 @@ impl Store {
             Ok(Ok(profiles)) => Ok(profiles.as_ref().expect("it has been waited for").clone()),
             _ => Err(not_reached()),
         }
+    }
+
+    /// The newest profiles, once they are of a later revision; `None` when the store is closed.
+    pub async fn newer_than(&self, revision: Option<u64>) -> Option<Arc<Profiles>> {
+        let (mut newer, mut closed) = (self.profiles.subscribe(), self.is_closed.subscribe());
+        let is_newer = |profiles: &Option<Arc<Profiles>>| {
+            profiles.as_ref().is_some_and(|profiles| revision.is_none_or(|revision| profiles.revision > revision))
+        };
+        tokio::select! {
+            profiles = newer.wait_for(is_newer) => profiles.ok()?.clone(),
+            _ = closed.wait_for(|closed| *closed) => None,
+        }
+    }
+
+    /// Nobody is to wait any longer.
+    pub fn close(&self) {
+        self.is_closed.send_replace(true);
     }
 
     pub fn set(&self, profiles: Arc<Profiles>) {

@@ -82,7 +82,7 @@ fn follow(tail: &Tail, stop: &watch::Receiver<bool>, gaps: &mut BTreeSet<(String
         }
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
-            if !gaps.is_empty() || is_topic_new(tail, &by_topic)? {
+            if is_gap_passed(tail, gaps)? || is_topic_new(tail, &by_topic)? {
                 return Ok(());
             }
         }
@@ -92,21 +92,11 @@ fn follow(tail: &Tail, stop: &watch::Receiver<bool>, gaps: &mut BTreeSet<(String
 
 /// An inlet for every topic that is there, and where to read each partition; none before the lake has been asked.
 fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<(Vec<Inlet>, Vec<Position>), Error> {
-    let (mut inlets, mut positions, mut is_ready) = (Vec::new(), Vec::new(), true);
+    let (mut there, mut positions, mut is_ready) = (Vec::new(), Vec::new(), true);
     gaps.clear();
     for contract in tail.contracts.iter() {
+        let Some(starts) = starts(tail, contract)? else { continue };
         let topic = contract.topic();
-        let extents = match tail.log.extents(&topic) {
-            Ok(extents) => extents,
-            Err(error) if error.kind == topic::ErrorKind::UnknownTopic => continue,
-            Err(error) => return Err(unfollowed(error)),
-        };
-        let starts = {
-            let mut tables = tail.tables();
-            let held = tables.entry(contract.name()).or_default();
-            held.meet(extents.len());
-            extents.iter().map(|extent| (extent.partition, held.start(extent))).collect::<Vec<_>>()
-        };
         for (partition, start) in starts {
             match start {
                 Start::At(offset) => positions.push(Position { topic: topic.clone(), partition, offset }),
@@ -114,9 +104,26 @@ fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<(Vec<Inlet>, 
                 Start::Unknown => is_ready = false,
             }
         }
-        inlets.push(inlet(tail, contract)?);
+        there.push(contract);
     }
-    Ok(if is_ready { (inlets, positions) } else { Default::default() })
+    if !is_ready {
+        return Ok(Default::default());
+    }
+    let inlets = there.into_iter().map(|contract| inlet(tail, contract)).collect::<Result<_, _>>()?;
+    Ok((inlets, positions))
+}
+
+/// Where each partition of a table's topic begins; `None` when there is no such topic yet.
+fn starts(tail: &Tail, contract: &Contract) -> Result<Option<Vec<(i32, Start)>>, Error> {
+    let extents = match tail.log.extents(&contract.topic()) {
+        Ok(extents) => extents,
+        Err(error) if error.kind == topic::ErrorKind::UnknownTopic => return Ok(None),
+        Err(error) => return Err(unfollowed(error)),
+    };
+    let mut tables = tail.tables();
+    let held = tables.entry(contract.name()).or_default();
+    held.meet(extents.len());
+    Ok(Some(extents.iter().map(|extent| (extent.partition, held.start(extent))).collect()))
 }
 
 fn inlet(tail: &Tail, contract: &Arc<Contract>) -> Result<Inlet, Error> {
@@ -174,13 +181,25 @@ fn read(
     Ok(())
 }
 
+/// Whether a partition that was not followed can be now.
+fn is_gap_passed(tail: &Tail, gaps: &BTreeSet<(String, i32)>) -> Result<bool, Error> {
+    let topics: BTreeSet<&str> = gaps.iter().map(|(topic, _)| topic.as_str()).collect();
+    for contract in tail.contracts.iter().filter(|contract| topics.contains(contract.topic().as_str())) {
+        let starts = starts(tail, contract)?.unwrap_or_default();
+        let is_passed = |(partition, start): &(i32, Start)| {
+            gaps.contains(&(contract.topic(), *partition)) && matches!(start, Start::At(_))
+        };
+        if starts.iter().any(is_passed) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn is_topic_new(tail: &Tail, known: &HashMap<String, usize>) -> Result<bool, Error> {
     let topics: BTreeSet<String> = tail.log.topics().map_err(unfollowed)?.into_iter().collect();
-    Ok(tail
-        .contracts
-        .iter()
-        .map(|contract| contract.topic())
-        .any(|topic| topics.contains(&topic) && !known.contains_key(&topic)))
+    let is_new = |topic: String| topics.contains(&topic) && !known.contains_key(&topic);
+    Ok(tail.contracts.iter().map(|contract| contract.topic()).any(is_new))
 }
 
 fn pause(stop: &watch::Receiver<bool>, length: Duration) {

@@ -157,7 +157,9 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Retry
         | FencedLeaderEpoch
         | UnknownLeaderEpoch
-        | PollExceeded => ErrorKind::Unreachable,
+        | PollExceeded
+        // The brokers that live are fewer than the copies of a topic: they are starting, or one is away.
+        | InvalidReplicationFactor => ErrorKind::Unreachable,
         UnknownTopicOrPartition | UnknownTopic | UnknownPartition => ErrorKind::UnknownTopic,
         MessageSizeTooLarge | InvalidMessageSize | MessageBatchTooLarge => ErrorKind::TooLarge,
         Authentication
@@ -172,7 +174,6 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         BadMessage | BadCompression | InvalidMessage => ErrorKind::Corrupt,
         InvalidTopic
         | InvalidPartitions
-        | InvalidReplicationFactor
         | InvalidConfig
         | InvalidArgument
         | PolicyViolation

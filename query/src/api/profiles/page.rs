@@ -7,6 +7,7 @@ use std::sync::Arc;
 use proto::profile::v1::ListProfilesRequest;
 use sha2::{Digest, Sha256};
 
+use super::scope::Scope;
 use crate::error::{Error, ErrorKind};
 use crate::profile::{Person, Profiles};
 
@@ -20,7 +21,7 @@ pub struct Page<'a> {
     /// The last person of the page before.
     after: Option<&'a str>,
     filters: String,
-    request: &'a ListProfilesRequest,
+    scope: Scope,
 }
 
 impl<'a> Page<'a> {
@@ -35,8 +36,9 @@ impl<'a> Page<'a> {
                 return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
         };
-        let text = format!("{}|{}|{}", request.class_id, request.college_id, request.grade_year);
-        let filters: String = Sha256::digest(text.as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let scope = Scope::from(request);
+        let filters: String =
+            Sha256::digest(scope.text().as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         let after = match request.page_token.split_once('.') {
             None if request.page_token.is_empty() => None,
             Some((of, after)) if of == filters && after.len() == 32 => Some(after),
@@ -45,27 +47,19 @@ impl<'a> Page<'a> {
                 return Err(error.with_hint("begin again without a token"));
             }
         };
-        Ok(Self { size, after, filters, request })
+        Ok(Self { size, after, filters, scope })
     }
 
     /// The persons, the next token (empty: there is none), and how many match in all.
     pub fn of<'p>(&self, profiles: &'p Profiles) -> (Vec<&'p Arc<Person>>, String, usize) {
-        let matching = || profiles.persons.iter().filter(|person| self.matches(person));
+        let matching = || profiles.persons.iter().filter(|person| self.scope.has(person));
         let total = matching().count();
         let start = self.after.map_or(0, |after| profiles.persons.partition_point(|person| &*person.id <= after));
         let mut page: Vec<_> =
-            profiles.persons[start..].iter().filter(|person| self.matches(person)).take(self.size + 1).collect();
+            profiles.persons[start..].iter().filter(|person| self.scope.has(person)).take(self.size + 1).collect();
         let has_more = page.len() > self.size;
         page.truncate(self.size);
         let token = page.last().filter(|_| has_more).map(|last| format!("{}.{}", self.filters, last.id));
         (page, token.unwrap_or_default(), total)
-    }
-
-    fn matches(&self, person: &Person) -> bool {
-        let is = |wanted: &str, value: Option<&str>| wanted.is_empty() || value == Some(wanted);
-        let year = i64::from(self.request.grade_year);
-        is(&self.request.class_id, person.class_id.as_deref())
-            && is(&self.request.college_id, person.college_id.as_deref())
-            && (year == 0 || person.grade_year == Some(year))
     }
 }

@@ -3,8 +3,10 @@
 use expect_test::expect;
 use proto::profile::v1::{
     BatchGetProfilesRequest, DescribeProfileRequest, GetProfileRequest, IdType, ItemState, LinkStatus,
-    ListProfilesRequest, PersonKey, Purpose, ResolveIdentityRequest, person_key, profile_result,
+    ListProfilesRequest, PersonKey, Purpose, ResolveIdentityRequest, WatchProfilesRequest, WatchProfilesResponse,
+    person_key, profile_result, watch_profiles_response::Event,
 };
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Client, ErrorKind, key, mask, of, serve, with};
@@ -260,4 +262,53 @@ async fn health_and_shutdown() {
     served.ended.await.unwrap().unwrap();
     let error = Client::connect(&served.grpc, None).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
+}
+
+/// The events of a round, and its token.
+async fn round(events: &mut tonic::Streaming<WatchProfilesResponse>) -> (Vec<String>, String) {
+    let mut told = Vec::new();
+    loop {
+        let event = events.message().await.unwrap().expect("a watch goes on");
+        match event.event {
+            Some(Event::Changed(profile)) => told.push(format!("changed {}", profile.student_nos.join(" "))),
+            Some(Event::LeftPersonId(_)) => told.push("left".to_string()),
+            Some(Event::Reset(_)) => told.push("reset".to_string()),
+            None => {}
+        }
+        if !event.resume_token.is_empty() {
+            return (told, event.resume_token);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_who_is_in_scope_and_goes_on_from_its_token() {
+    let served = serve().await;
+    let mut client = served.profiles().await;
+    let watch = |class_id: &str, resume_token: &str| WatchProfilesRequest {
+        class_id: class_id.into(),
+        resume_token: resume_token.into(),
+        item_mask: mask(&["a02"]),
+        ..WatchProfilesRequest::default()
+    };
+    let mut all = client.watch_profiles(with("carl", watch("", ""))).await.unwrap().into_inner();
+    let (told, token) = round(&mut all).await;
+    assert_eq!(told, ["reset", "changed 20240001", "changed 20240002"].map(String::from));
+    let mut class = client.watch_profiles(with("carl", watch("K2402", ""))).await.unwrap().into_inner();
+    assert_eq!(round(&mut class).await.0, ["reset", "changed 20240002"]);
+    let mut none = client.watch_profiles(with("carl", watch("nobody's", ""))).await.unwrap().into_inner();
+    assert_eq!(round(&mut none).await.0, ["reset"], "an empty round is told as well");
+    let mut again = client.watch_profiles(with("carl", watch("", &token))).await.unwrap().into_inner();
+    let (told, _) = round(&mut again).await;
+    assert!(!told.contains(&"reset".to_string()), "{told:?}");
+    let mut another = client.watch_profiles(with("carl", watch("", "1.1"))).await.unwrap().into_inner();
+    assert_eq!(round(&mut another).await.0[0], "reset", "a token of another process");
+    for (who, token) in [("portal", ""), ("ann", ""), ("carl", "nonsense")] {
+        let refused = client.watch_profiles(with(who, watch("", token))).await.unwrap_err();
+        let expected = if token.is_empty() { Code::PermissionDenied } else { Code::InvalidArgument };
+        assert_eq!(refused.code(), expected, "{who}");
+    }
+    drop(served);
+    let ended = again.message().await.unwrap_err();
+    assert!(ended.message().contains("resume_token"), "{ended}");
 }
