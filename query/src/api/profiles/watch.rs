@@ -98,7 +98,9 @@ impl Watcher {
                 return None;
             }
             let Some(mut round) = self.round.take() else {
-                match self.store.newer_than(self.told).await {
+                // Who comes back is told at once that it has missed nothing.
+                let known = self.told.filter(|_| !self.is_resumed);
+                match self.store.newer_than(known).await {
                     Some(profiles) => self.round = Some(Round::new(profiles, self.told.is_none())),
                     None => {
                         self.is_over = true;
