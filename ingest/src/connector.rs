@@ -84,7 +84,7 @@ pub enum Pull {
 pub enum Spec {
     Sql(sql::Table),
     Files(files::Table),
-    Http(http::Table),
+    Http(Box<http::Table>),
     Kafka(kafka::Table),
     Singer(singer::Table),
     Mqtt(mqtt::Table),
@@ -251,7 +251,7 @@ impl TableFile {
         Ok(match kind {
             Kind::Sql => Spec::Sql(of_kind::<sql::Table>(self.rest)?.checked(pull)?),
             Kind::Files => Spec::Files(of_kind::<files::Table>(self.rest)?.checked()?),
-            Kind::Http => Spec::Http(of_kind::<http::Table>(self.rest)?.checked(pull)?),
+            Kind::Http => Spec::Http(Box::new(of_kind::<http::Table>(self.rest)?.checked(pull)?)),
             Kind::Kafka => Spec::Kafka(of_kind::<kafka::Table>(self.rest)?.checked()?),
             Kind::Singer => Spec::Singer(of_kind::<singer::Table>(self.rest)?.checked(pull)?),
             Kind::Mqtt => Spec::Mqtt(of_kind::<mqtt::Table>(self.rest)?.checked()?),

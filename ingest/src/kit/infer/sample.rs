@@ -143,7 +143,7 @@ pub fn of_url(settings: &SourceSettings, url: &str, contracts: &Contracts, worke
         told = "[http]\nauth = \"bearer\"\n\n";
     }
     let mut source = HttpSource::connect(&api, &resolved, worker)?;
-    let answer = source.answer(&unknown(Spec::Http(declared), contracts)?)?;
+    let answer = source.answer(&unknown(Spec::Http(Box::new(declared)), contracts)?)?;
     let mut lists = Vec::new();
     find_lists(&answer, String::new(), DEPTH_MAX, &mut lists);
     let longest = lists.into_iter().max_by_key(|(_, list)| list.len());
