@@ -321,8 +321,8 @@ fn every_message_of_a_device_becomes_what_it_must() -> Result<()> {
     Ok(())
 }
 
-/// Field, rule and count of some letters.
-type Letters = (String, String, u64);
+/// A code set, a value that it does not hold, and how often that came.
+type Unknown = (String, String, u64);
 
 /// What becomes of the messages of a stream before `until`, and the values that no code map knew. The list of whose room a
 /// meter is, is the campus's own.
@@ -331,7 +331,7 @@ fn subscribed(
     stream: &Stream,
     until: NaiveDateTime,
     runtime: &tokio::runtime::Runtime,
-) -> Result<(Table, Vec<Letters>)> {
+) -> Result<(Table, Vec<Unknown>)> {
     let (connector, table) = stream.name.split_once('/').context("connector/table")?;
     let mut connector = load(connector)?;
     connector.code_maps.insert("meter_room".to_string(), campus.meters.list());
