@@ -13,7 +13,8 @@ use tokio::runtime::Runtime;
 use crate::http::Http;
 use crate::source::gates::Push;
 
-/// How often one delivery is tried, and the longest pause between two tries: five minutes in all, since a first start makes its topics.
+/// How often one delivery is tried, and the longest pause between two tries: five minutes in all, since a first start makes
+/// its topics.
 const TRIES_MAX: u32 = 300;
 const PAUSE_MS_MAX: u64 = 1_000;
 
