@@ -30,7 +30,7 @@ async fn eventually_items(
     student_no: &str,
     is_there: impl Fn(&BTreeMap<String, Value>) -> bool,
 ) -> BTreeMap<String, Value> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(300);
     loop {
         let output = school.output(&["profile", student_no, "--purpose", "safety", "--json"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
