@@ -292,8 +292,10 @@ async fn a_watch_tells_who_is_in_scope_and_goes_on_from_its_token() {
         ..WatchProfilesRequest::default()
     };
     let mut all = client.watch_profiles(with("carl", watch("", ""))).await.unwrap().into_inner();
-    let (told, token) = round(&mut all).await;
-    assert_eq!(told, ["reset", "changed 20240001", "changed 20240002"].map(String::from));
+    let (mut told, token) = round(&mut all).await;
+    assert_eq!(told.remove(0), "reset");
+    told.sort();
+    assert_eq!(told, ["changed 20240001", "changed 20240002"]);
     let mut class = client.watch_profiles(with("carl", watch("K2402", ""))).await.unwrap().into_inner();
     assert_eq!(round(&mut class).await.0, ["reset", "changed 20240002"]);
     let mut none = client.watch_profiles(with("carl", watch("nobody's", ""))).await.unwrap().into_inner();
