@@ -18,6 +18,7 @@ use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
 
 use crate::post;
+use crate::profiles::{self, Manage};
 use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
@@ -47,9 +48,13 @@ pub struct SqlArgs {
 }
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ProfileArgs {
+    #[command(subcommand)]
+    manage: Option<Manage>,
     /// 学号.
-    student_no: String,
+    #[arg(required = true)]
+    student_no: Option<String>,
     /// Only these sections or items, e.g. a,b09,gpa.
     #[arg(long, value_delimiter = ',')]
     items: Vec<String>,
@@ -143,8 +148,12 @@ pub fn print_json(batch: &RecordBatch) -> Result<()> {
 /// # Errors
 /// What the server says, with its hint.
 pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode> {
+    if let Some(manage) = &args.manage {
+        return profiles::run(settings, manage).await;
+    }
+    let student_no = args.student_no.clone().unwrap_or_default();
     let request = GetProfileRequest {
-        person: Some(PersonKey { key: Some(person_key::Key::StudentNo(args.student_no.clone())) }),
+        person: Some(PersonKey { key: Some(person_key::Key::StudentNo(student_no)) }),
         item_mask: (!args.items.is_empty()).then(|| prost_types::FieldMask { paths: args.items.clone() }),
         purpose: Purpose::from(args.purpose).into(),
         min_watermark: args.watermark.clone().unwrap_or_default(),

@@ -21,6 +21,7 @@ mod land;
 mod metrics;
 mod observe;
 mod post;
+mod profiles;
 mod reconcile;
 mod report;
 mod serve;

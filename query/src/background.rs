@@ -12,7 +12,7 @@ use tracing::Instrument;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::metrics;
-use crate::profile::{Computer, Store};
+use crate::profile::Live;
 use crate::source::Source;
 use crate::tail::Tail;
 
@@ -47,6 +47,7 @@ impl Refresher {
                 () = arrived(self.source.tail()) => true,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
+            let began = Instant::now();
             let refreshed = match is_tail_alone {
                 true => self.engine.refresh_tail(&self.source, self.key.expose()).await,
                 false => self.engine.refresh(&self.source, self.key.expose()).await,
@@ -57,7 +58,8 @@ impl Refresher {
                 Err(_) => metrics::refresh_failed(),
             }
             trouble.note(refreshed.map(|_| ()));
-            tokio::time::sleep(TAIL_EVERY).await;
+            // At most half of the time: whoever asks comes first.
+            tokio::time::sleep(began.elapsed().max(TAIL_EVERY)).await;
         }
     }
 }
@@ -73,8 +75,7 @@ async fn arrived(tail: Option<&Arc<Tail>>) {
 /// Computes all profiles when the snapshot has changed, and now and then because time has passed.
 pub struct Profiler {
     pub engine: Arc<Engine>,
-    pub computer: Arc<Computer>,
-    pub store: Arc<Store>,
+    pub live: Arc<Live>,
     /// The shortest time between two computations.
     pub every: Duration,
     /// The longest, when nothing changes: states and day counts depend on the time.
@@ -103,13 +104,10 @@ impl Profiler {
                 continue;
             }
             let id = snapshot.id;
-            let (computer, before) = (self.computer.clone(), self.store.get());
+            let live = self.live.clone();
             let began = Instant::now();
             let span = tracing::debug_span!(target: "quad::trace", "profiles");
-            let computing = async move {
-                let now = chrono::Utc::now().timestamp_micros();
-                computer.compute(snapshot, now, before.as_deref()).await
-            };
+            let computing = async move { live.follow(snapshot, chrono::Utc::now().timestamp_micros()).await };
             let computing = self.engine.spawn(computing.instrument(span));
             let computed_now = computing.await.expect("a computation does not panic");
             metrics::computed(began.elapsed(), computed_now.as_ref().ok().map(|profiles| profiles.persons.len()));
@@ -117,7 +115,6 @@ impl Profiler {
                 Ok(profiles) => {
                     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");
-                    self.store.set(Arc::new(profiles));
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
                     computed = Some((id, Instant::now()));
                     // At most a quarter of the time: whoever asks comes first.

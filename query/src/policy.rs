@@ -19,6 +19,8 @@ pub enum Door {
     ResolveIdentity,
     DescribeProfile,
     WatchProfiles,
+    /// Upkeep of profiles and their definitions.
+    ManageProfiles,
 }
 
 impl Door {
@@ -33,6 +35,7 @@ impl Door {
             Self::ResolveIdentity => "resolve_identity",
             Self::DescribeProfile => "describe_profile",
             Self::WatchProfiles => "watch_profiles",
+            Self::ManageProfiles => "manage_profiles",
         }
     }
 
@@ -62,6 +65,7 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
         Door::ListProfiles | Door::WatchProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
+        Door::ManageProfiles => &[Role::Admin],
         // The catalogue tells of no person.
         Door::DescribeProfile => &[Role::Admin, Role::Analyst, Role::Counselor, Role::App],
     };
@@ -116,6 +120,7 @@ mod tests {
                 Door::ResolveIdentity,
                 Door::DescribeProfile,
                 Door::WatchProfiles,
+                Door::ManageProfiles,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");

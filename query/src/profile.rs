@@ -2,12 +2,14 @@
 //! time, its sources and its state.
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
-//! `describe` tells people of them, `compute` asks the questions of one snapshot, `store` keeps the answers for the doors. The same questions asked over
-//! SQL give the same numbers: nothing is computed here that is not in the files.
+//! `describe` tells people of them, `compute` asks the questions of one snapshot, `inputs` say which answers still hold, `store` keeps
+//! the answers for the doors, and `live` changes the definitions while everybody reads. The same questions asked over SQL give the same numbers: nothing is computed here that is not in the files.
 
 pub mod compute;
 pub mod definition;
 pub mod describe;
+mod inputs;
+pub mod live;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -15,5 +17,6 @@ pub mod value;
 
 pub use compute::Computer;
 pub use definition::{Definitions, Item, Section};
+pub use live::Live;
 pub use store::{Person, Profiles, State, Store};
 pub use value::Value;

@@ -15,7 +15,7 @@ use crate::api::postgres::Postgres;
 use crate::background::{Profiler, Refresher};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::profile::{Computer, Definitions, Store};
+use crate::profile::{Live, Store};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::tail::Tail;
@@ -49,12 +49,10 @@ impl Bound {
     ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
-        let definitions = Definitions::load(&settings.profile_dir, &contracts, &settings.profile_sections_on)?;
-        let sections = definitions.sections.clone();
-        let computer = Arc::new(Computer::new(&settings, &contracts, definitions).await?);
         let engine = Arc::new(Engine::new(&settings, contracts).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
-        let grpc = Grpc::new(&settings, &engine, &access, &store, &sections)?;
+        let live = Arc::new(Live::new(&settings, &engine, &store).await?);
+        let grpc = Grpc::new(&settings, &engine, &access, &store, &live)?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;
@@ -63,8 +61,7 @@ impl Bound {
         let refresher = Refresher { engine: engine.clone(), source, key, every };
         let profiler = Profiler {
             engine: engine.clone(),
-            computer,
-            store: store.clone(),
+            live,
             every: Duration::from_millis(settings.profile_refresh_ms),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };

@@ -10,8 +10,11 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use futures::stream::{BoxStream, StreamExt as _};
 use prost::Message as _;
+use proto::profile::v1::profile_admin_service_client::ProfileAdminServiceClient;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
-use proto::profile::v1::{GetProfileRequest, Profile};
+use proto::profile::v1::{
+    DiffProfilesRequest, GetProfileRequest, Profile, ProfileComparison, SwitchProfilesRequest, VerifyProfilesRequest,
+};
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
@@ -120,17 +123,55 @@ impl Client {
     /// # Errors
     /// What the server says.
     pub async fn profile(&self, request: GetProfileRequest) -> Result<Profile, Error> {
-        let mut request = Request::new(request);
+        let request = self.request(request)?;
+        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
+        response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+    }
+
+    /// Has the profiles in use held against others, and perhaps changed.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn manage_profiles(&self, what: Manage) -> Result<ProfileComparison, Error> {
+        let mut client = ProfileAdminServiceClient::new(self.channel.clone());
+        let comparison = match what {
+            Manage::Verify => {
+                let asked = client.verify_profiles(self.request(VerifyProfilesRequest {})?).await;
+                asked.map(|answer| answer.into_inner().comparison)
+            }
+            Manage::Diff => {
+                let asked = client.diff_profiles(self.request(DiffProfilesRequest {})?).await;
+                asked.map(|answer| answer.into_inner().comparison)
+            }
+            Manage::Switch => {
+                let asked = client.switch_profiles(self.request(SwitchProfilesRequest {})?).await;
+                asked.map(|answer| answer.into_inner().comparison)
+            }
+        };
+        let comparison = comparison.map_err(|status| from_status(&status))?;
+        comparison.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no comparison"))
+    }
+
+    /// A message with the token.
+    fn request<T>(&self, message: T) -> Result<Request<T>, Error> {
+        let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let header = MetadataValue::try_from(format!("Bearer {token}"));
             let header =
                 header.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the token has characters no token has"))?;
             request.metadata_mut().insert("authorization", header);
         }
-        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
-        response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+        Ok(request)
     }
+}
+
+/// What may be done with all profiles.
+#[derive(Debug, Clone, Copy)]
+pub enum Manage {
+    Verify,
+    Diff,
+    Switch,
 }
 
 fn from_flight(error: FlightError) -> Error {

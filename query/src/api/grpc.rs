@@ -15,10 +15,11 @@ use tonic_reflection::server::{v1, v1alpha};
 use super::flight::Flight;
 use super::postgres;
 use super::profiles::ProfilesApi;
+use super::profiles::admin::AdminApi;
 use crate::access::Access;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::profile::{Section, Store};
+use crate::profile::{Live, Store};
 use crate::settings::Settings;
 
 /// A client that says nothing for so long is asked whether it is still there.
@@ -28,10 +29,13 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 type FlightServer = arrow_flight::flight_service_server::FlightServiceServer<Flight>;
 type ProfilesServer = proto::profile::v1::profile_service_server::ProfileServiceServer<ProfilesApi>;
 
+type AdminServer = proto::profile::v1::profile_admin_service_server::ProfileAdminServiceServer<AdminApi>;
+
 /// The door, before it opens.
 pub struct Grpc {
     flight: FlightServer,
     profiles: ProfilesServer,
+    admin: AdminServer,
     tls: Option<ServerTlsConfig>,
     connections_max: usize,
 }
@@ -44,11 +48,12 @@ impl Grpc {
         engine: &Arc<Engine>,
         access: &Arc<Access>,
         store: &Arc<Store>,
-        sections: &[Section],
+        live: &Arc<Live>,
     ) -> Result<Self, Error> {
         Ok(Self {
             flight: Flight::new(settings, engine.clone(), access.clone()).into_server(),
-            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), sections).into_server(),
+            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), live.clone()).into_server(),
+            admin: AdminApi::new(engine.clone(), access.clone(), live.clone()).into_server(),
             tls: tls(settings)?,
             connections_max: settings.connections_max,
         })
@@ -80,6 +85,7 @@ impl Grpc {
             .add_service(reflection_v1alpha()?)
             .add_service(self.flight)
             .add_service(self.profiles)
+            .add_service(self.admin)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
                 let _ = shutdown.wait_for(|stop| *stop).await;
             });

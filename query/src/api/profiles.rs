@@ -2,6 +2,7 @@
 //!
 //! Wire contract: `proto/quad/profile/v1/profile.proto`.
 
+pub mod admin;
 mod convert;
 mod describe;
 mod mask;
@@ -36,7 +37,7 @@ use crate::identity::index::OPEN;
 use crate::identity::{IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
-use crate::profile::{Person, Profiles, Section, Store};
+use crate::profile::{Live, Person, Profiles, Store};
 
 /// Keys a batch may have.
 const BATCH_MAX: usize = 200;
@@ -56,14 +57,14 @@ pub struct ProfilesApi {
     engine: Arc<Engine>,
     access: Arc<Access>,
     store: Arc<Store>,
-    catalogue: DescribeProfileResponse,
+    live: Arc<Live>,
     watches: Arc<Semaphore>,
 }
 
 impl ProfilesApi {
-    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, sections: &[Section]) -> Self {
+    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, live: Arc<Live>) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        Self { engine, access, store, catalogue: describe::catalogue(sections), watches }
+        Self { engine, access, store, live, watches }
     }
 
     /// Ready to be added to a server.
@@ -125,7 +126,7 @@ impl ProfileService for ProfilesApi {
     ) -> Result<Response<DescribeProfileResponse>, Status> {
         let answer = async {
             self.enter(&request, Door::DescribeProfile)?;
-            Ok(Response::new(self.catalogue.clone()))
+            Ok(Response::new(describe::catalogue(&self.live.sections())))
         };
         watched(Door::DescribeProfile, answer).await
     }

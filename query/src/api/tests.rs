@@ -1,5 +1,6 @@
 //! The doors, opened on free ports, with clients that others wrote.
 
+mod manage;
 mod profiles;
 
 use std::sync::Arc;
@@ -38,10 +39,14 @@ async fn serve() -> Served {
 
 async fn serve_with(settings: Settings) -> Served {
     let folder = tempfile::tempdir().unwrap();
+    let profile_dir = match settings.profile_dir == Settings::default().profile_dir {
+        true => concat!(env!("CARGO_MANIFEST_DIR"), "/profile").into(),
+        false => settings.profile_dir.clone(),
+    };
     let settings = Settings {
         grpc_listen: "127.0.0.1:0".parse().unwrap(),
         pg_listen: "127.0.0.1:0".parse().unwrap(),
-        profile_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/profile").into(),
+        profile_dir,
         identity_key_file: folder.path().join("identity.key"),
         refresh_ms: 20,
         profile_refresh_ms: 20,

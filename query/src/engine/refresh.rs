@@ -72,7 +72,10 @@ impl Engine {
             let index = tokio::task::spawn_blocking(move || identity::build(&facts, &key)).await;
             let index: Index = index.expect("building an index does not panic");
             tracing::debug!(persons = index.persons.len(), placeholders = index.placeholders, "identity rebuilt");
-            snapshot.identity = Arc::new(index);
+            // An index that says the same stays, and with it what was computed by it.
+            if index != *old.identity {
+                snapshot.identity = Arc::new(index);
+            }
         }
         tracing::debug!(snapshot = snapshot.id, "new snapshot");
         self.set_snapshot(Arc::new(snapshot));

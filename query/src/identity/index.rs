@@ -146,7 +146,7 @@ impl Resolution {
 }
 
 /// Who is who. Immutable; a new one is built when facts change.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Index {
     /// Ordered by id.
     pub persons: Vec<Person>,

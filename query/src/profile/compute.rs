@@ -1,13 +1,17 @@
 //! Computing every profile. A snapshot and a time enter; all items of all students leave. Two computations of one snapshot
-//! at one time give the same.
+//! at one time give the same, whatever was computed before.
+//!
+//! Only what can have changed is computed: a question whose inputs are those of the profiles before is not asked again, and a
+//! person whose answers are the same is shared with them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::datatypes::Schema;
 use datafusion::catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
 use datafusion::execution::SessionState;
@@ -16,12 +20,15 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 
 use super::definition::{self, Definitions, Item, Question};
-use super::store::{ItemValue, Person, Profiles, State};
+use super::inputs::{Clock, Inputs, Reads, Time};
+use super::store::{ItemValue, Person, Profiles, Silence, State};
 use super::value::Value;
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::error::Error;
+use crate::identity::index;
 use crate::settings::Settings;
 use crate::snapshot::{Pinned, Snapshot};
 use crate::source::TableVersion;
@@ -29,7 +36,7 @@ use crate::table::rows::Rows;
 use crate::table::time;
 
 /// The schema of the definitions' views, in a catalog of their own.
-const SCHEMA: &str = "profile";
+pub const SCHEMA: &str = "profile";
 
 /// Computes profiles by the definitions.
 pub struct Computer {
@@ -37,6 +44,20 @@ pub struct Computer {
     definitions: Definitions,
     items: Arc<Vec<Item>>,
     timezone: Tz,
+    /// What the views and the questions read.
+    view_reads: Vec<Reads>,
+    question_reads: Vec<Reads>,
+    /// The views as they were answered last, by their place.
+    views: Mutex<Vec<View>>,
+}
+
+/// A view as it was answered last.
+#[derive(Debug, Clone, Default)]
+struct View {
+    inputs: Option<Inputs>,
+    batches: Vec<RecordBatch>,
+    /// Grows when the answer is another one.
+    revision: u64,
 }
 
 impl std::fmt::Debug for Computer {
@@ -45,8 +66,11 @@ impl std::fmt::Debug for Computer {
     }
 }
 
-/// What the questions gave one person.
-type Row = Vec<Option<(Value, Option<i64>, bool)>>;
+/// What a question gave one person for one item: the value, its time, and whether its sources disagree.
+type Given = Option<(Value, Option<i64>, bool)>;
+
+/// What a question gave, by person: parallel to its items.
+type Answers = FastMap<String, Vec<Given>>;
 
 impl Computer {
     /// Plans every question once, so that a mistake in a definition is found before anything is served.
@@ -60,20 +84,31 @@ impl Computer {
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
-        let computer = Self { ctx, definitions, items, timezone };
+        let views = Mutex::new(vec![View::default(); definitions.views.len()]);
+        let (view_reads, question_reads) = (Vec::new(), Vec::new());
+        let mut computer = Self { ctx, definitions, items, timezone, view_reads, question_reads, views };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
+        let time = computer.time(0);
         for view in &computer.definitions.views {
             let state = computer.ctx.state();
-            let plan = computer.plan(&state, &view.sql, 0).await.map_err(|error| wrong(&view.name, error))?;
+            let sql = computer.text(&view.sql, time);
+            let plan = plan(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
+            computer.view_reads.push(computer.reads(&sql, Clock::of(&view.sql), contracts)?);
         }
         for question in &computer.definitions.questions {
             let state = computer.ctx.state();
             let first = question.items.first().map_or("question", |item| &computer.items[*item].id);
-            let plan = computer.plan(&state, &question.sql, 0).await.map_err(|error| wrong(first, error))?;
+            let sql = computer.text(&question.sql, time);
+            let plan = plan(&state, &sql).await.map_err(|error| wrong(first, error))?;
             computer.check_columns(question, plan.schema().as_arrow())?;
+            let mut reads = computer.reads(&sql, Clock::of(&question.sql), contracts)?;
+            // The first source says whether there is a value at all.
+            let sources = question.items.iter().flat_map(|item| &computer.items[*item].sources);
+            sources.for_each(|source| reads.read(source.clone()));
+            computer.question_reads.push(reads);
         }
         Ok(computer)
     }
@@ -82,7 +117,11 @@ impl Computer {
         &self.items
     }
 
-    fn check_columns(&self, question: &Question, schema: &datafusion::arrow::datatypes::Schema) -> Result<(), Error> {
+    fn reads(&self, sql: &str, clock: Clock, contracts: &Contracts) -> Result<Reads, Error> {
+        Ok(Reads::of(&self.ctx.state(), sql, clock, contracts, &self.definitions.views)?)
+    }
+
+    fn check_columns(&self, question: &Question, schema: &Schema) -> Result<(), Error> {
         let names = question.items.iter().map(|item| self.items[*item].name.as_str());
         for name in names.chain(["person_id"]) {
             if schema.index_of(name).is_err() {
@@ -92,31 +131,38 @@ impl Computer {
         Ok(())
     }
 
-    async fn plan(
-        &self,
-        state: &SessionState,
-        sql: &str,
-        now: i64,
-    ) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
-        let at = DateTime::from_timestamp_micros(now).unwrap_or_default();
-        let local = DateTime::from_timestamp_micros(now + time::offset_us(self.timezone, now)).unwrap_or_default();
+    fn time(&self, now: i64) -> Time {
+        const DAY_US: i64 = 86_400_000_000;
+        Time { now, day: (now + time::offset_us(self.timezone, now)).div_euclid(DAY_US) }
+    }
+
+    /// `sql` with the time in it.
+    fn text(&self, sql: &str, time: Time) -> String {
+        let at = DateTime::from_timestamp_micros(time.now).unwrap_or_default();
+        let day = DateTime::from_timestamp(time.day * 86_400, 0).unwrap_or_default();
         let sql = definition::replace(sql, |name| match name {
             "now" => Ok(format!(
                 "arrow_cast('{}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
                 at.format("%Y-%m-%dT%H:%M:%S%.6fZ")
             )),
-            _ => Ok(format!("DATE '{}'", local.format("%Y-%m-%d"))),
+            _ => Ok(format!("DATE '{}'", day.format("%Y-%m-%d"))),
         });
-        Ok(state.create_logical_plan(&sql.expect("both times have a value")).await?)
+        sql.expect("both times have a value")
     }
 
     /// `what` is for the log: which question costs how much.
-    async fn ask(&self, snapshot: &Arc<Snapshot>, what: &str, sql: &str, now: i64) -> Result<Vec<RecordBatch>, Error> {
+    async fn ask(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        what: &str,
+        sql: &str,
+        time: Time,
+    ) -> Result<Vec<RecordBatch>, Error> {
         let began = Instant::now();
         let mut state = self.ctx.state();
         state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
         state.mark_start_execution();
-        let plan = self.plan(&state, sql, now).await?;
+        let plan = plan(&state, &self.text(sql, time)).await?;
         let plan = state.create_physical_plan(&plan).await?;
         let planned = began.elapsed();
         let batches = collect(plan, state.task_ctx()).await?;
@@ -125,7 +171,8 @@ impl Computer {
         Ok(batches)
     }
 
-    /// All profiles of `snapshot` as of `now` (microseconds UTC). Persons that are as in `before` are shared with it.
+    /// All profiles of `snapshot` as of `now` (microseconds UTC). What is as in `before`, profiles of this computer, is not computed
+    /// again but shared with it; without it, everything is computed.
     ///
     /// # Errors
     /// A question that failed; nothing is half computed.
@@ -135,72 +182,135 @@ impl Computer {
         now: i64,
         before: Option<&Profiles>,
     ) -> Result<Profiles, Error> {
-        let silent_since = self.silent_since(&snapshot, now).await?;
-        // The views become tables of a snapshot that only this computation sees.
-        let mut own = Arc::new(snapshot.with_tables(snapshot.tables.clone()));
-        for view in &self.definitions.views {
-            let batches = self.ask(&own, &view.name, &view.sql, now).await?;
-            let name = format!("{SCHEMA}.{}", view.name);
-            let mut tables = own.tables.clone();
-            if let Some(schema) = batches.first().map(RecordBatch::schema) {
-                let rows = Arc::new(MemTable::try_new(schema, vec![batches])?);
-                tables.insert(name, TableVersion::new(None, rows));
+        let time = self.time(now);
+        let heard = self.heard(&snapshot, time, before).await?;
+        let silences: Vec<Silence> = self.items.iter().map(|item| silence(item, &heard, now)).collect();
+        let (own, revisions) = self.views(&snapshot, time, before.is_none()).await?;
+        let (mut inputs, mut answers) = (Vec::new(), Vec::new());
+        for (place, question) in self.definitions.questions.iter().enumerate() {
+            let from = Inputs::new(&self.question_reads[place], &snapshot, &revisions, time);
+            if before.is_none_or(|before| before.inputs[place] != from) {
+                answers.push((question, self.answers(question, &own, time).await?));
             }
-            own = Arc::new(own.with_tables(tables));
+            inputs.push(from);
         }
-        let mut rows: FastMap<String, Row> = FastMap::new();
-        for question in &self.definitions.questions {
-            let first = question.items.first().map_or("question", |item| &self.items[*item].id);
-            for batch in self.ask(&own, first, &question.sql, now).await? {
-                self.read(question, &batch, &mut rows)?;
-            }
-        }
+        let are_silences_new = before.is_none_or(|before| before.silences != silences);
         let students = snapshot.identity.persons.iter().filter(|person| person.is_student);
         let persons = students.map(|student| {
-            let row = rows.remove(&*student.id).unwrap_or_else(|| vec![None; self.items.len()]);
-            let items: Vec<ItemValue> = row
-                .into_iter()
-                .zip(self.items.iter())
-                .map(|(value, item)| settle(value, item, &silent_since, now))
-                .collect();
-            self.person(student, items, before)
+            let old = before.and_then(|before| before.by_id(&student.id));
+            let mut changed = Vec::new();
+            for (question, answers) in &mut answers {
+                let mut given = answers.remove(&*student.id).into_iter().flatten();
+                for place in &question.items {
+                    let item = settle(given.next().flatten(), silences[*place]);
+                    if old.is_none_or(|old| old.items[*place] != item) {
+                        changed.push((*place, item));
+                    }
+                }
+            }
+            if let Some(old) = old.filter(|old| old.student_nos == student.student_nos)
+                && changed.is_empty()
+                && !are_silences_new
+            {
+                return old.clone();
+            }
+            let mut items = old.map_or_else(|| vec![ItemValue::MISSING; self.items.len()], |old| old.items.clone());
+            items.iter_mut().zip(&silences).for_each(|(item, silence)| item.hear(*silence));
+            changed.into_iter().for_each(|(place, item)| items[place] = item);
+            self.person(student, items, old, before)
         });
         let persons = persons.collect();
-        Ok(Profiles::new(snapshot, now, self.items.clone(), persons, before))
+        let mut profiles = Profiles::new(snapshot, now, self.items.clone(), persons, before);
+        (profiles.inputs, profiles.heard, profiles.silences) = (inputs, heard, silences);
+        Ok(profiles)
     }
 
     /// When each source last gave anything; a table without rows is not there.
-    async fn silent_since(&self, snapshot: &Arc<Snapshot>, now: i64) -> Result<HashMap<String, i64>, Error> {
-        let mut since = HashMap::new();
-        let mut sources: Vec<&String> = self.items.iter().flat_map(|item| &item.sources).collect();
-        sources.sort_unstable();
-        sources.dedup();
-        for source in sources {
-            if !snapshot.tables.contains_key(source) {
+    async fn heard(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        time: Time,
+        before: Option<&Profiles>,
+    ) -> Result<BTreeMap<String, (Inputs, i64)>, Error> {
+        let mut heard = BTreeMap::new();
+        for source in self.items.iter().flat_map(|item| &item.sources) {
+            if heard.contains_key(source) || !snapshot.tables.contains_key(source) {
+                continue;
+            }
+            let mut reads = Reads::default();
+            reads.read(source.clone());
+            let inputs = Inputs::new(&reads, snapshot, &[], time);
+            if let Some(known) =
+                before.and_then(|before| before.heard.get(source)).filter(|(known, _)| *known == inputs)
+            {
+                heard.insert(source.clone(), known.clone());
                 continue;
             }
             let sql = format!("SELECT max(ingested_at) AS at FROM {source}{HISTORY}");
-            let batches = self.ask(snapshot, source, &sql, now).await?;
+            let batches = self.ask(snapshot, source, &sql, time).await?;
             for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
                 if let Some(Value::Time(at)) = Value::of(&ScalarValue::try_from_array(batch.column(0), 0)?)? {
-                    since.insert(source.clone(), at);
+                    heard.insert(source.clone(), (inputs.clone(), at));
                 }
             }
         }
-        Ok(since)
+        Ok(heard)
     }
 
-    /// Takes a batch of answers into the persons' rows.
-    fn read(&self, question: &Question, batch: &RecordBatch, rows: &mut FastMap<String, Row>) -> Result<(), Error> {
+    /// The snapshot with the views as tables of it, which only this computation sees, and the views' revisions.
+    async fn views(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        time: Time,
+        is_anew: bool,
+    ) -> Result<(Arc<Snapshot>, Vec<u64>), Error> {
+        let mut views = self.views.lock().await;
+        let mut own = Arc::new(snapshot.with_tables(snapshot.tables.clone()));
+        let mut revisions = Vec::new();
+        for (place, view) in self.definitions.views.iter().enumerate() {
+            let inputs = Inputs::new(&self.view_reads[place], snapshot, &revisions, time);
+            if is_anew || views[place].inputs.as_ref() != Some(&inputs) {
+                let batches = self.ask(&own, &view.name, &view.sql, time).await?;
+                let before = &mut views[place];
+                // An answer that is the same as before changes nothing for those who build on it.
+                if before.inputs.is_none() || before.batches != batches {
+                    before.batches = batches;
+                    before.revision += 1;
+                }
+                before.inputs = Some(inputs);
+            }
+            let View { batches, revision, .. } = &views[place];
+            revisions.push(*revision);
+            if let Some(schema) = batches.first().map(RecordBatch::schema) {
+                let mut tables = own.tables.clone();
+                let rows = Arc::new(MemTable::try_new(schema, vec![batches.clone()])?);
+                tables.insert(format!("{SCHEMA}.{}", view.name), TableVersion::new(None, rows));
+                own = Arc::new(own.with_tables(tables));
+            }
+        }
+        Ok((own, revisions))
+    }
+
+    /// What a question gives each person.
+    async fn answers(&self, question: &Question, own: &Arc<Snapshot>, time: Time) -> Result<Answers, Error> {
+        let first = question.items.first().map_or("question", |item| &self.items[*item].id);
+        let mut answers = Answers::default();
+        for batch in self.ask(own, first, &question.sql, time).await? {
+            self.read(question, &batch, &mut answers)?;
+        }
+        Ok(answers)
+    }
+
+    /// Takes a batch of answers into those of the persons.
+    fn read(&self, question: &Question, batch: &RecordBatch, answers: &mut Answers) -> Result<(), Error> {
         let person = batch.column_by_name("person_id").expect("checked when planned");
-        for place in &question.items {
+        for (nth, place) in question.items.iter().enumerate() {
             let name = &self.items[*place].name;
             let values = batch.column_by_name(name).expect("checked when planned");
             let as_of = batch.column_by_name(&format!("{name}_as_of")).or_else(|| batch.column_by_name("as_of"));
             let conflict = batch.column_by_name(&format!("{name}_conflict"));
             for row in 0..batch.num_rows() {
-                let cell =
-                    |column: &datafusion::arrow::array::ArrayRef| Value::of(&ScalarValue::try_from_array(column, row)?);
+                let cell = |column: &ArrayRef| Value::of(&ScalarValue::try_from_array(column, row)?);
                 let Some(Value::Text(person)) = cell(person)? else { continue };
                 let Some(value) = cell(values)? else { continue };
                 let as_of = match as_of.map(&cell).transpose()?.flatten() {
@@ -208,8 +318,8 @@ impl Computer {
                     _ => None,
                 };
                 let conflict = matches!(conflict.map(&cell).transpose()?.flatten(), Some(Value::Bool(true)));
-                let row = rows.entry(person).or_insert_with(|| vec![None; self.items.len()]);
-                row[*place] = Some((value, as_of, conflict));
+                let given = answers.entry(person).or_insert_with(|| vec![None; question.items.len()]);
+                given[nth] = Some((value, as_of, conflict));
             }
         }
         Ok(())
@@ -217,8 +327,9 @@ impl Computer {
 
     fn person(
         &self,
-        student: &crate::identity::index::Person,
+        student: &index::Person,
         items: Vec<ItemValue>,
+        old: Option<&Arc<Person>>,
         before: Option<&Profiles>,
     ) -> Arc<Person> {
         let of =
@@ -227,7 +338,7 @@ impl Computer {
         let text =
             |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
         let version = version(&self.items, &items);
-        let old = before.and_then(|before| before.by_id(&student.id)).filter(|old| old.version == version);
+        let old = old.filter(|old| old.version == version);
         let person = Person {
             id: student.id.clone(),
             student_nos: student.student_nos.clone(),
@@ -247,27 +358,35 @@ impl Computer {
     }
 }
 
-/// The state of an item, by what its question gave and how long its sources have been silent.
-fn settle(
-    given: Option<(Value, Option<i64>, bool)>,
-    item: &Item,
-    silent_since: &HashMap<String, i64>,
-    now: i64,
-) -> ItemValue {
-    let leads = item.sources.first().is_some_and(|source| silent_since.contains_key(source));
-    let Some((value, as_of, conflict)) = given.filter(|_| leads) else {
-        return ItemValue { value: None, as_of: None, state: State::Missing };
-    };
+async fn plan(state: &SessionState, sql: &str) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
+    Ok(state.create_logical_plan(sql).await?)
+}
+
+/// How long the sources of an item have been silent.
+fn silence(item: &Item, heard: &BTreeMap<String, (Inputs, i64)>, now: i64) -> Silence {
     let fresh_us =
         item.fresh_s.and_then(|fresh_s| i64::try_from(fresh_s.saturating_mul(1_000_000)).ok()).unwrap_or(i64::MAX);
-    let is_silent =
-        |source: &String| silent_since.get(source).is_some_and(|since| now.saturating_sub(*since) > fresh_us);
-    let state = match (conflict, item.sources.iter().any(is_silent)) {
-        (true, _) => State::Conflict,
-        (false, true) => State::Stale,
-        (false, false) => State::Ok,
-    };
-    ItemValue { value: Some(value), as_of, state }
+    let is_silent = |source: &String| heard.get(source).is_some_and(|(_, at)| now.saturating_sub(*at) > fresh_us);
+    match item.sources.first() {
+        Some(lead) if heard.contains_key(lead) => match item.sources.iter().any(is_silent) {
+            true => Silence::TooLong,
+            false => Silence::Fresh,
+        },
+        _ => Silence::Ever,
+    }
+}
+
+/// An item, by what its question gave and how long its sources have been silent.
+fn settle(given: Given, silence: Silence) -> ItemValue {
+    match given {
+        Some((value, as_of, conflict)) if silence != Silence::Ever => {
+            let mut item =
+                ItemValue { value: Some(value), as_of, state: if conflict { State::Conflict } else { State::Ok } };
+            item.hear(silence);
+            item
+        }
+        _ => ItemValue::MISSING,
+    }
 }
 
 /// The first 64 bits of the SHA-256 of all items.

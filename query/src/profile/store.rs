@@ -1,6 +1,6 @@
 //! The computed profiles, in memory. A computation's result enters and replaces the one before as a whole; persons leave.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use topic::Watermark;
 
 use super::definition::Item;
+use super::inputs::Inputs;
 use super::value::Value;
 use crate::engine::not_reached;
 use crate::error::Error;
@@ -33,6 +34,29 @@ pub struct ItemValue {
     /// Microseconds UTC.
     pub as_of: Option<i64>,
     pub state: State,
+}
+
+impl ItemValue {
+    pub const MISSING: Self = Self { value: None, as_of: None, state: State::Missing };
+
+    /// Takes up how long its sources have been silent.
+    pub fn hear(&mut self, silence: Silence) {
+        self.state = match (self.state, silence) {
+            (State::Ok | State::Stale, Silence::TooLong) => State::Stale,
+            (State::Ok | State::Stale, _) => State::Ok,
+            (state, _) => state,
+        };
+    }
+}
+
+/// How long the sources of an item have been silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    Fresh,
+    /// One of them for longer than the item may be old.
+    TooLong,
+    /// The leading one has never given anything: there is no value.
+    Ever,
 }
 
 /// The profile of one person.
@@ -69,7 +93,13 @@ pub struct Profiles {
     pub items: Arc<Vec<Item>>,
     /// Ordered by id.
     pub persons: Vec<Arc<Person>>,
-    by_id: HashMap<Arc<str>, usize>,
+    by_id: Arc<HashMap<Arc<str>, usize>>,
+    /// What the questions were answered from, in their order.
+    pub(super) inputs: Vec<Inputs>,
+    /// When each source last gave anything, microseconds UTC.
+    pub(super) heard: BTreeMap<String, (Inputs, i64)>,
+    /// Parallel to `items`.
+    pub(super) silences: Vec<Silence>,
 }
 
 impl Profiles {
@@ -81,16 +111,37 @@ impl Profiles {
         persons: Vec<Arc<Person>>,
         before: Option<&Self>,
     ) -> Self {
-        let by_id: HashMap<Arc<str>, usize> =
-            persons.iter().enumerate().map(|(place, person)| (person.id.clone(), place)).collect();
-        let watermark = snapshot.watermark.to_string();
-        let revision = Self::revision_after(before);
+        let are_the_same = |before: &&Self| {
+            before.persons.len() == persons.len()
+                && before.persons.iter().zip(&persons).all(|(old, new)| old.id == new.id)
+        };
+        let place = |(place, person): (usize, &Arc<Person>)| (person.id.clone(), place);
         let mut gone = before.map(|before| before.gone.clone()).unwrap_or_default();
-        let left = before.into_iter().flat_map(|before| &before.persons).map(|person| (person.id.clone(), revision));
-        gone.extend(left);
-        gone.retain(|(id, _)| !by_id.contains_key(id));
+        let revision = Self::revision_after(before);
+        let by_id = match before.filter(are_the_same) {
+            Some(before) => before.by_id.clone(),
+            None => {
+                let by_id: HashMap<Arc<str>, usize> = persons.iter().enumerate().map(place).collect();
+                let left = before.into_iter().flat_map(|before| &before.persons);
+                gone.extend(left.map(|person| (person.id.clone(), revision)));
+                gone.retain(|(id, _)| !by_id.contains_key(id));
+                Arc::new(by_id)
+            }
+        };
+        let watermark = snapshot.watermark.to_string();
         let epoch = before.map_or(computed_at, |before| before.epoch);
-        Self { snapshot, watermark, computed_at, epoch, revision, gone, items, persons, by_id }
+        let (inputs, heard, silences) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { snapshot, watermark, computed_at, epoch, revision, gone, items, persons, by_id, inputs, heard, silences }
+    }
+
+    /// The same as the next ones after `before`, which came from other definitions: everybody's may be others.
+    pub fn in_the_place_of(self, before: &Self) -> Self {
+        let revision = before.revision + 1;
+        let changed = |person: &Arc<Person>| Arc::new(Person { changed_in: revision, ..Person::clone(person) });
+        let left = before.persons.iter().filter(|person| !self.by_id.contains_key(&person.id));
+        let left = left.map(|person| (person.id.clone(), revision));
+        let gone = before.gone.iter().cloned().chain(left).filter(|(id, _)| !self.by_id.contains_key(id)).collect();
+        Self { epoch: before.epoch, revision, gone, persons: self.persons.iter().map(changed).collect(), ..self }
     }
 
     /// The number of the computation that follows `before`.

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use expect_test::{Expect, expect, expect_file};
+use tokio::sync::OnceCell;
 
+mod incremental;
 mod sections;
 
 use super::describe::document;
@@ -22,11 +24,13 @@ fn definitions(sections_on: &[&str]) -> Definitions {
     Definitions::load(&folder, &contracts(), &sections_on).unwrap()
 }
 
-async fn computer() -> Computer {
-    computer_with(&[]).await
+/// One for all tests: what it is asked without profiles before, it computes from nothing.
+async fn computer() -> &'static Computer {
+    static COMPUTER: OnceCell<Computer> = OnceCell::const_new();
+    COMPUTER.get_or_init(|| new_computer(&[])).await
 }
 
-async fn computer_with(sections_on: &[&str]) -> Computer {
+async fn new_computer(sections_on: &[&str]) -> Computer {
     Computer::new(&Settings::default(), &contracts(), definitions(sections_on)).await.unwrap()
 }
 

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost::Message as _;
+use prost_types::FieldMask;
 use proto::profile::v1::watch_profiles_response::Event;
 use proto::profile::v1::{Profile, WatchProfilesRequest, WatchProfilesResponse};
 use sha2::{Digest, Sha256};
@@ -21,14 +22,17 @@ use super::scope::Scope;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Door, Purpose};
-use crate::profile::{Person, Profiles, Store};
+use crate::profile::{Item, Person, Profiles, Store};
 
 /// One watcher.
 pub struct Watcher {
     store: Arc<Store>,
     principal: Principal,
     scope: Scope,
+    item_mask: Option<FieldMask>,
+    /// The mask, by the items of the definitions in use.
     mask: Mask,
+    items: Arc<Vec<Item>>,
     purpose: Purpose,
     /// As it came, for the audit.
     purpose_said: i32,
@@ -78,7 +82,9 @@ impl Watcher {
             store,
             principal,
             scope: Scope::from(request),
+            item_mask: request.item_mask.clone(),
             mask: Mask::new(request.item_mask.as_ref(), &profiles.items)?,
+            items: profiles.items.clone(),
             purpose: convert::purpose(request.purpose)?,
             purpose_said: request.purpose,
             told,
@@ -101,7 +107,15 @@ impl Watcher {
                 // Who comes back is told at once that it has missed nothing.
                 let known = self.told.filter(|_| !self.is_resumed);
                 match self.store.newer_than(known).await {
-                    Some(profiles) => self.round = Some(Round::new(profiles, self.told.is_none())),
+                    Some(profiles) => match self.fit(&profiles) {
+                        Ok(()) => self.round = Some(Round::new(profiles, self.told.is_none())),
+                        Err(error) => {
+                            self.is_over = true;
+                            return Some(Err(error
+                                .with_hint("the definitions have changed: watch other items")
+                                .into()));
+                        }
+                    },
                     None => {
                         self.is_over = true;
                         let error = Error::new(ErrorKind::Unavailable, "quad is shutting down");
@@ -123,6 +137,15 @@ impl Watcher {
                 return Some(Ok(WatchProfilesResponse { event: None, resume_token }));
             }
         }
+    }
+
+    /// Has the mask fit definitions that have changed.
+    fn fit(&mut self, profiles: &Profiles) -> Result<(), Error> {
+        if !Arc::ptr_eq(&self.items, &profiles.items) {
+            self.mask = Mask::new(self.item_mask.as_ref(), &profiles.items)?;
+            self.items = profiles.items.clone();
+        }
+        Ok(())
     }
 
     /// The next event of a round; `None` at its end.

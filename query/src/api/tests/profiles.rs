@@ -265,7 +265,7 @@ async fn health_and_shutdown() {
 }
 
 /// The events of a round, and its token.
-async fn round(events: &mut tonic::Streaming<WatchProfilesResponse>) -> (Vec<String>, String) {
+pub async fn round(events: &mut tonic::Streaming<WatchProfilesResponse>) -> (Vec<String>, String) {
     let mut told = Vec::new();
     loop {
         let event = events.message().await.unwrap().expect("a watch goes on");

@@ -7,7 +7,7 @@ use expect_test::{Expect, expect};
 
 mod community;
 
-use super::{computer_with, text};
+use super::{computer, new_computer, text};
 use crate::fixture::{campus, engine};
 use crate::profile::{Profiles, State};
 
@@ -50,7 +50,12 @@ async fn compute_at(tables: &[Table<'_>], sections_on: &[&str], now: i64) -> Pro
     all.extend(tables);
     all.push(("extension.calendar_day", columns, &days));
     let engine = engine(&all).await;
-    computer_with(sections_on).await.compute(engine.pin().snapshot.clone(), now, None).await.unwrap()
+    let snapshot = engine.pin().snapshot.clone();
+    let profiles = match sections_on {
+        [] => computer().await.compute(snapshot, now, None).await,
+        _ => new_computer(sections_on).await.compute(snapshot, now, None).await,
+    };
+    profiles.unwrap()
 }
 
 /// The items named by an id or the beginning of one, a line each with the values of both students.

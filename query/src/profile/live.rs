@@ -1,0 +1,196 @@
+//! The definitions in use and the profiles by them, and how both are changed while everybody reads. Snapshots enter, profiles
+//! go to the store; a comparison of two sets of profiles leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+
+use schemas::Contracts;
+use tokio::sync::Mutex;
+
+use super::definition::{Definitions, Section};
+use super::store::{ItemValue, Person, Profiles, Store};
+use super::{Computer, Item};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::settings::Settings;
+use crate::snapshot::Snapshot;
+
+/// What is in use.
+#[derive(Clone)]
+struct InUse {
+    computer: Arc<Computer>,
+    sections: Arc<Vec<Section>>,
+}
+
+/// Profiles by definitions that can be changed.
+pub struct Live {
+    settings: Settings,
+    contracts: Arc<Contracts>,
+    engine: Arc<Engine>,
+    store: Arc<Store>,
+    in_use: RwLock<InUse>,
+    /// Whoever sets profiles holds it: those of old definitions never follow those of new ones.
+    setting: Mutex<()>,
+    /// Whoever computes beside holds it.
+    beside: Mutex<()>,
+}
+
+/// Two sets of profiles, held against each other.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Comparison {
+    /// In either.
+    pub persons: usize,
+    pub persons_different: usize,
+    /// By id: the name, how it differs, and for how many.
+    pub items: BTreeMap<String, (String, Change, usize)>,
+    pub watermark: String,
+}
+
+/// How an item differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Added,
+    Removed,
+    Changed,
+}
+
+impl Live {
+    /// Reads the definitions that the settings name.
+    ///
+    /// # Errors
+    /// Definitions that cannot be used, with their file.
+    pub async fn new(settings: &Settings, engine: &Arc<Engine>, store: &Arc<Store>) -> Result<Self, Error> {
+        let contracts = engine.shared_contracts();
+        let in_use = read(settings, &contracts).await?;
+        let (settings, engine, store) = (settings.clone(), engine.clone(), store.clone());
+        let in_use = RwLock::new(in_use);
+        Ok(Self { settings, contracts, engine, store, in_use, setting: Mutex::default(), beside: Mutex::default() })
+    }
+
+    fn in_use(&self) -> InUse {
+        self.in_use.read().expect("nobody panics with it").clone()
+    }
+
+    /// The catalogue, by letter.
+    pub fn sections(&self) -> Arc<Vec<Section>> {
+        self.in_use().sections
+    }
+
+    /// Computes the profiles of `snapshot` and has them take the place of those before.
+    ///
+    /// # Errors
+    /// A question that failed; the profiles before stay.
+    pub async fn follow(&self, snapshot: Arc<Snapshot>, now: i64) -> Result<Arc<Profiles>, Error> {
+        let _setting = self.setting.lock().await;
+        let (computer, before) = (self.in_use().computer, self.store.get());
+        let profiles = Arc::new(computer.compute(snapshot, now, before.as_deref()).await?);
+        self.store.set(profiles.clone());
+        Ok(profiles)
+    }
+
+    /// Holds the profiles in use against what the same definitions give from nothing.
+    ///
+    /// # Errors
+    /// `Busy` while another computation beside runs, `Unavailable` before the first profiles, a question that failed.
+    pub async fn verify(&self) -> Result<Comparison, Error> {
+        let _beside = self.beside()?;
+        // The two belong together only while nobody sets another.
+        let (computer, profiles) = {
+            let _setting = self.setting.lock().await;
+            (self.in_use().computer, self.profiles()?)
+        };
+        let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        Ok(Comparison::of(&anew, &profiles))
+    }
+
+    /// Holds what the definitions in the files give against the profiles in use.
+    ///
+    /// # Errors
+    /// As [`Live::verify`], and definitions that cannot be used.
+    pub async fn diff(&self) -> Result<Comparison, Error> {
+        let _beside = self.beside()?;
+        let drafted = read(&self.settings, &self.contracts).await?;
+        let profiles = self.profiles()?;
+        let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        Ok(Comparison::of(&profiles, &draft))
+    }
+
+    /// As [`Live::diff`], and then takes the definitions in the files into use.
+    ///
+    /// # Errors
+    /// As [`Live::diff`]; what was in use stays.
+    pub async fn switch(&self) -> Result<Comparison, Error> {
+        let _beside = self.beside()?;
+        let drafted = read(&self.settings, &self.contracts).await?;
+        let profiles = self.profiles()?;
+        let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        let comparison = Comparison::of(&profiles, &draft);
+        let _setting = self.setting.lock().await;
+        // What has come meanwhile is little, and no reader is to see less than before.
+        let (snapshot, now) = (self.engine.pin().snapshot.clone(), chrono::Utc::now().timestamp_micros());
+        let newest = drafted.computer.compute(snapshot, now, Some(&draft)).await?;
+        *self.in_use.write().expect("nobody panics with it") = drafted;
+        self.store.set(Arc::new(newest.in_the_place_of(&*self.profiles()?)));
+        Ok(comparison)
+    }
+
+    fn beside(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        self.beside.try_lock().map_err(|_| {
+            Error::new(ErrorKind::Busy, "profiles are being computed beside for another call")
+                .with_hint("try again when it has ended")
+        })
+    }
+
+    fn profiles(&self) -> Result<Arc<Profiles>, Error> {
+        self.store.get().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
+                .with_hint("try again in a moment")
+        })
+    }
+}
+
+async fn read(settings: &Settings, contracts: &Contracts) -> Result<InUse, Error> {
+    let definitions = Definitions::load(&settings.profile_dir, contracts, &settings.profile_sections_on)?;
+    let sections = Arc::new(definitions.sections.clone());
+    let computer = Arc::new(Computer::new(settings, contracts, definitions).await?);
+    Ok(InUse { computer, sections })
+}
+
+impl Comparison {
+    /// What `after` has otherwise than `before`.
+    pub fn of<'a>(before: &'a Profiles, after: &'a Profiles) -> Self {
+        let places = |profiles: &Profiles| -> BTreeMap<String, usize> {
+            profiles.items.iter().enumerate().map(|(place, item)| (item.id.clone(), place)).collect()
+        };
+        let (old, new) = (places(before), places(after));
+        let ids: BTreeSet<Arc<str>> =
+            before.persons.iter().chain(&after.persons).map(|person| person.id.clone()).collect();
+        let mut comparison = Self { persons: ids.len(), watermark: after.watermark.clone(), ..Self::default() };
+        let name = |items: &[Item], place: usize| items[place].name.clone();
+        for (id, place) in &new {
+            if !old.contains_key(id) {
+                comparison.items.insert(id.clone(), (name(&after.items, *place), Change::Added, 0));
+            }
+        }
+        for (id, place) in old.iter().filter(|(id, _)| !new.contains_key(*id)) {
+            comparison.items.insert(id.clone(), (name(&before.items, *place), Change::Removed, 0));
+        }
+        for id in ids {
+            let (left, right) = (before.by_id(&id), after.by_id(&id));
+            let mut is_different = left.is_none() || right.is_none();
+            for item in old.keys().chain(new.keys().filter(|id| !old.contains_key(*id))) {
+                let value = |person: Option<&'a Arc<Person>>, places: &BTreeMap<String, usize>| {
+                    let place = places.get(item);
+                    person.zip(place).map_or(&ItemValue::MISSING, |(person, place)| &person.items[*place])
+                };
+                if value(left, &old) != value(right, &new) {
+                    is_different = true;
+                    let changed = || (name(&after.items, new[item]), Change::Changed, 0);
+                    comparison.items.entry(item.clone()).or_insert_with(changed).2 += 1;
+                }
+            }
+            comparison.persons_different += usize::from(is_different);
+        }
+        comparison
+    }
+}

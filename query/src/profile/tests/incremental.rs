@@ -1,0 +1,193 @@
+//! Profiles that follow one another are those of their snapshot: whatever arrives in whatever order, late links, corrections
+//! and deletes among it, and however the clock moves, they equal profiles computed from nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{computer, new_computer};
+use crate::engine::Engine;
+use crate::fixture::{KEY, contracts, table};
+use crate::profile::{Profiles, Store};
+use crate::settings::Settings;
+use crate::source::Source;
+
+/// 2026-09-03 23:58 in Shanghai: two minutes before a day ends.
+const NOW: i64 = 1_788_451_080_000_000;
+const MINUTE_US: i64 = 60_000_000;
+
+/// What may arrive: a table, its columns, and rows, of which each is one arrival.
+const ARRIVALS: [(&str, &str, &[&str]); 10] = [
+    (
+        "student_affairs.student_base",
+        "student_no, name, college_id, class_id, grade_year, counselor_staff_no, in_school, src_updated_at, op",
+        &[
+            "('20240001', '张三', 'C01', 'K2401', 2024, 'T001', true, '2026-09-01T00:00:00Z', 'I')",
+            "('20240001', '张三', 'C09', 'K2409', 2024, 'T009', true, '2026-09-02T00:00:00Z', 'U')",
+            "('20240002', '李四', 'C02', 'K2402', 2024, 'T002', true, '2026-09-01T00:00:00Z', 'I')",
+            "('20240003', '王五', 'C02', 'K2402', 2024, 'T002', true, '2026-09-01T00:00:00Z', 'I')",
+            "('20240003', '王五', 'C02', 'K2402', 2024, 'T002', true, '2026-09-03T00:00:00Z', 'D')",
+        ],
+    ),
+    (
+        "academic.enrollment",
+        "student_no, study_kind, college_id, class_id, grade_year, enrol_month, status_code, valid_from",
+        &[
+            "('20240001', 'major', 'C01', 'K2401', 2024, '202409', '01', '2024-09-01')",
+            "('20240001', 'major', 'C09', 'K2409', 2024, '202409', '01', '2026-09-04')",
+            "('20240002', 'major', 'C02', 'K2402', 2024, '202409', '01', '2024-09-01')",
+        ],
+    ),
+    (
+        "academic.grade",
+        "student_no, course_no, academic_year, term_no, exam_nature, attempt_no, score, passed, credits, credits_earned, \
+         grade_point, posted_at, is_valid, src_updated_at, op",
+        &[
+            "('20240001', 'MA1', '2025-2026', 1, '01', 1, 55, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z', 'I')",
+            "('20240001', 'MA1', '2025-2026', 1, '01', 1, 60, true, 5, 5, 1, '2026-01-20T01:00:00Z', true, '2026-01-25T01:00:00Z', 'U')",
+            "('20240001', 'PE1', '2025-2026', 2, '01', 1, 90, true, 1, 1, 4, '2026-06-20T01:00:00Z', true, '2026-06-20T01:00:00Z', 'I')",
+            "('20240001', 'PE1', '2025-2026', 2, '01', 1, 90, true, 1, 1, 4, '2026-06-20T01:00:00Z', true, '2026-06-21T01:00:00Z', 'D')",
+            "('20240002', 'MA1', '2025-2026', 1, '01', 1, 40, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z', 'I')",
+        ],
+    ),
+    (
+        "academic.course",
+        "course_no, course_name, credits, course_attr",
+        &["('MA1', '高等数学', 5, '1')", "('PE1', '体育', 1, '1')"],
+    ),
+    (
+        "identity.card",
+        "card_no, card_seq, prev_card_seq, card_physical_no, person_no, card_kind, card_status, opened_at, src_updated_at",
+        &[
+            "('900001', '1', NULL, '0A0B0C01', '20240001', 'formal', 'lost', '2024-09-01T00:00:00Z', '2026-03-01T00:00:00Z')",
+            "('900001', '2', '1', '0A0B0C02', '20240001', 'formal', 'normal', '2026-03-02T00:00:00Z', '2026-03-02T00:00:00Z')",
+            "('900002', '1', NULL, '0A0B0C03', '20240002', 'formal', 'normal', '2024-09-01T00:00:00Z', '2024-09-01T00:00:00Z')",
+        ],
+    ),
+    (
+        "logistics.bed_assignment",
+        "student_no, space_id, building_id, floor_no, room_no, assigned_from, assigned_to, change_type, audit_status",
+        &[
+            "('20240001', 'B1-301-1', 'B1', 3, '301', '2024-09-01T00:00:00Z', NULL, '03', '1')",
+            "('20240002', 'B1-301-2', 'B1', 3, '301', '2024-09-01T00:00:00Z', '2026-09-03T16:00:00Z', '03', '1')",
+            "('20240002', 'B2-101-1', 'B2', 1, '101', '2026-09-03T16:00:00Z', NULL, '01', '1')",
+        ],
+    ),
+    (
+        "logistics.card_txn",
+        "terminal_no, txn_serial, txn_at, card_no, card_seq, txn_type, amount_fen, merchant_kind, card_use_count",
+        &[
+            "('P1', '1', '2026-09-01T04:00:00Z', '900001', '2', 'purchase', 1200, 'canteen', 1)",
+            "('P1', '1', '2026-09-01T04:00:00Z', '900001', '2', 'purchase', 1300, 'canteen', 1)",
+            "('P1', '2', '2026-09-01T10:00:00Z', '900001', '2', 'purchase', 800, 'canteen', 2)",
+            "('P2', '7', '2026-09-02T00:30:00Z', '900002', '1', 'purchase', 500, 'canteen', 1)",
+        ],
+    ),
+    (
+        "access_control.access_event",
+        "device_id, door_no, event_serial, event_time, access_person_no, card_physical_no, direction, direction_source, \
+         result, place_kind, building_id",
+        &[
+            "('D1', 1, 1, '2026-09-01T12:00:00Z', '20240001', '0A0B0C02', 'in', 'device', 'granted', 'dorm_gate', 'B1')",
+            "('D1', 1, 2, '2026-09-02T15:30:00Z', '0', '0A0B0C03', 'in', 'device', 'granted', 'dorm_gate', 'B1')",
+            "('D1', 1, 3, '2026-09-02T14:00:00Z', '20240001', '0A0B0C03', 'out', 'device', 'granted', 'dorm_gate', 'B1')",
+            "('D9', 1, 4, '2026-09-02T02:00:00Z', '20240002', NULL, 'in', 'device', 'granted', 'library', 'L1')",
+            "('D1', 1, 5, '2026-09-01T15:50:00Z', '0', '0A0B0C02', 'out', 'device', 'granted', 'dorm_gate', 'B1')",
+        ],
+    ),
+    (
+        "student_affairs.leave_request",
+        "leave_id, student_no, leave_type, start_at, end_at, approval_status, src_updated_at",
+        &[
+            "('1', '20240001', '1', '2026-09-03T15:00:00Z', '2026-09-04T15:00:00Z', 'approved', '2026-09-01T00:00:00Z')",
+            "('1', '20240001', '1', '2026-09-03T15:00:00Z', '2026-09-04T15:00:00Z', 'rejected', '2026-09-02T00:00:00Z')",
+        ],
+    ),
+    (
+        "extension.calendar_day",
+        "biz_date, academic_year, term_no, teaching_week, is_teaching_day, curfew_minute",
+        &[
+            "('2026-09-01', '2026-2027', 1, 1, true, 1380)",
+            "('2026-09-02', '2026-2027', 1, 1, true, 1380)",
+            "('2026-09-03', '2026-2027', 1, 1, true, 1380)",
+            "('2026-09-04', '2026-2027', 1, 1, true, 1410)",
+        ],
+    ),
+];
+
+/// All arrivals by table and row, in any order, some of them twice.
+fn histories() -> impl Strategy<Value = Vec<(usize, usize)>> {
+    let all: Vec<_> =
+        (0..ARRIVALS.len()).flat_map(|table| (0..ARRIVALS[table].2.len()).map(move |row| (table, row))).collect();
+    let again = proptest::sample::subsequence(all.clone(), 0..4);
+    again.prop_map(move |again| [all.clone(), again].concat()).prop_shuffle()
+}
+
+/// How many arrive before the next computation, and how many minutes pass.
+fn steps() -> impl Strategy<Value = Vec<(usize, i64)>> {
+    proptest::collection::vec((0..9_usize, prop_oneof![Just(0), 0..3_i64, Just(1440)]), 8)
+}
+
+/// Makes known to the engine all that has arrived; only tables that something came to have a new version.
+async fn arrive(engine: &Engine, arrived: &[(usize, usize)]) {
+    let mut rows: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (table, row) in arrived {
+        rows.entry(*table).or_default().push(ARRIVALS[*table].2[*row]);
+    }
+    let mut versions = Vec::new();
+    for (place, rows) in rows {
+        let (name, columns, _) = ARRIVALS[place];
+        let mut version = table(contracts().get(name).unwrap(), columns, &rows.join(", ")).await;
+        version.version = Some(rows.len() as u64);
+        versions.push((name.to_string(), version));
+    }
+    engine.refresh(&Source::memory(versions), KEY).await.unwrap();
+}
+
+fn differences(found: &Profiles, expected: &Profiles) -> Vec<String> {
+    let mut differences = Vec::new();
+    let ids = |profiles: &Profiles| profiles.persons.iter().map(|person| person.id.clone()).collect::<Vec<_>>();
+    if ids(found) != ids(expected) {
+        differences.push("other persons".to_string());
+    }
+    for (found, right) in found.persons.iter().zip(&expected.persons) {
+        for ((item, found), right) in expected.items.iter().zip(&found.items).zip(&right.items) {
+            if found != right {
+                differences.push(format!("{}: {found:?} instead of {right:?}", item.id));
+            }
+        }
+        if (&found.version, &found.class_id, &found.student_nos)
+            != (&right.version, &right.class_id, &right.student_nos)
+        {
+            differences.push("a person's own fields".to_string());
+        }
+    }
+    differences
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_computed_on_equals_what_is_computed_anew(history in histories(), steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let engine = Engine::new(&Settings::default(), contracts()).await.unwrap();
+            let (live, store) = (new_computer(&[]).await, Store::default());
+            let (mut next, mut now) = (0, NOW);
+            for (count, minutes) in steps {
+                next = (next + count).min(history.len());
+                now += minutes * MINUTE_US;
+                arrive(&engine, &history[..next]).await;
+                let snapshot = engine.pin().snapshot.clone();
+                let following = live.compute(snapshot.clone(), now, store.get().as_deref()).await.unwrap();
+                let anew = computer().await.compute(snapshot, now, None).await.unwrap();
+                let differences = differences(&following, &anew);
+                prop_assert!(differences.is_empty(), "{differences:#?}");
+                store.set(Arc::new(following));
+            }
+            Ok(())
+        })?;
+    }
+}
