@@ -5,7 +5,7 @@
 //! among the running ones and a deadline until its stream ends or is dropped.
 
 pub mod answer;
-mod plan;
+pub mod plan;
 pub mod refresh;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ use super::inputs::{Clock, Inputs, Reads, Time};
 use super::store::{ItemValue, Person, Profiles, Silence, State};
 use super::value::Value;
 use crate::catalog::{self, CATALOG, HISTORY};
+use crate::engine::plan::Plan;
 use crate::error::Error;
 use crate::identity::index;
 use crate::settings::Settings;
@@ -49,6 +50,8 @@ pub struct Computer {
     question_reads: Vec<Reads>,
     /// The views as they were answered last, by their place.
     views: Mutex<Vec<View>>,
+    /// What was planned last, by what is asked: the text and its plan.
+    plans: Mutex<FastMap<String, (String, Plan)>>,
 }
 
 /// A view as it was answered last.
@@ -86,7 +89,8 @@ impl Computer {
         let items = Arc::new(definitions.items.clone());
         let views = Mutex::new(vec![View::default(); definitions.views.len()]);
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
-        let mut computer = Self { ctx, definitions, items, timezone, view_reads, question_reads, views };
+        let plans = Mutex::default();
+        let mut computer = Self { ctx, definitions, items, timezone, view_reads, question_reads, views, plans };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         let time = computer.time(0);
@@ -162,13 +166,23 @@ impl Computer {
         let mut state = self.ctx.state();
         state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
         state.mark_start_execution();
-        let plan = plan(&state, &self.text(sql, time)).await?;
-        let plan = state.create_physical_plan(&plan).await?;
+        let plan = self.plan(&state, what, self.text(sql, time)).await?.physical(&state).await?;
         let planned = began.elapsed();
         let batches = collect(plan, state.task_ctx()).await?;
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         tracing::trace!(what, rows, ?planned, took = ?began.elapsed(), "asked");
         Ok(batches)
+    }
+
+    /// The plan of `sql`, made once for as long as the text is the same: most name a day at the most.
+    async fn plan(&self, state: &SessionState, what: &str, sql: String) -> Result<Plan, Error> {
+        let mut plans = self.plans.lock().await;
+        if let Some((_, plan)) = plans.get(what).filter(|(text, _)| *text == sql) {
+            return Ok(plan.clone());
+        }
+        let plan = Plan::new(state, plan(state, &sql).await?);
+        plans.insert(what.to_string(), (sql, plan.clone()));
+        Ok(plan)
     }
 
     /// All profiles of `snapshot` as of `now` (microseconds UTC). What is as in `before`, profiles of this computer, is not computed

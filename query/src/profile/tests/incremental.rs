@@ -126,7 +126,7 @@ fn histories() -> impl Strategy<Value = Vec<(usize, usize)>> {
 
 /// How many arrive before the next computation, and how many minutes pass.
 fn steps() -> impl Strategy<Value = Vec<(usize, i64)>> {
-    proptest::collection::vec((0..9_usize, prop_oneof![Just(0), 0..3_i64, Just(1440)]), 8)
+    proptest::collection::vec((0..9_usize, prop_oneof![Just(0), 0..3_i64, Just(1440)]), 6)
 }
 
 /// Makes known to the engine all that has arrived; only tables that something came to have a new version.
@@ -167,7 +167,7 @@ fn differences(found: &Profiles, expected: &Profiles) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_computed_on_equals_what_is_computed_anew(history in histories(), steps in steps()) {
