@@ -1,4 +1,4 @@
-//! `bench lookup`: GetProfile over gRPC, held against the cheapest call of the same server.
+//! `bench lookup`: GetProfile and BatchGetProfiles over gRPC, held against the cheapest call of the same server.
 //!
 //! It asks a running Quad (QUAD_GRPC, QUAD_TOKEN, QUAD_PG as the demo's `--exec` hands them over), so that policy, audit and
 //! the wire are in the figure. The base is a health check over the same connection: what gRPC itself costs here.

@@ -19,7 +19,7 @@ fn run(plan: impl FnOnce(&mut Plan)) -> Option<Verdict> {
     let mut short = Plan {
         seed: SEED,
         faults: 100,
-        blows: 18,
+        blows: 12,
         students: 60,
         lands: 3,
         poison_per_mille: 20,
@@ -54,7 +54,7 @@ fn every_record_lands_once_in_a_storm() {
 
 #[test]
 fn every_record_lands_once_while_the_object_storage_fails() {
-    let Some(verdict) = run(|plan| (plan.is_on_s3, plan.blows) = (true, 6)) else { return };
+    let Some(verdict) = run(|plan| (plan.is_on_s3, plan.blows) = (true, 4)) else { return };
     assert!(
         verdict.is_kept() && verdict.account.lost + verdict.account.repeated == 0,
         "{:?}",

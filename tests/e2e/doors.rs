@@ -73,6 +73,11 @@ async fn profiles_say_what_is_true_of_each_student() {
             assert_eq!(value("D05"), day.as_str());
         }
     }
+    let verified = school.output(&["profile", "verify", "--json"]);
+    let said = String::from_utf8_lossy(&verified.stdout).into_owned();
+    let said: Value = serde_json::from_str(&said).expect("a document");
+    assert_eq!((verified.status.code(), &said["items"]), (Some(0), &Value::Array(Vec::new())), "{said}");
+    assert!(said["persons"].as_u64().expect("a count") >= 100, "{said}");
     drop(client);
 }
 

@@ -26,7 +26,7 @@ const GATE_TOKEN: &str = "e2e-gate-token";
 const LIST_TOKEN: &str = "e2e-list-token";
 
 /// How long anything may take to come true.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(420);
 
 /// One school and its Quad.
 pub struct School {
