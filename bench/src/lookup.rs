@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use proto::profile::v1::{GetProfileRequest, PersonKey, Purpose, person_key};
+use proto::profile::v1::{BatchGetProfilesRequest, GetProfileRequest, PersonKey, Purpose, person_key};
 use query::api::client::Client;
+
+/// Profiles a batch.
+const BATCH: usize = 100;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -50,7 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let profile = round(args.calls, concurrency, |call| {
                     let (client, student) = (client.clone(), students[call * 7919 % students.len()].clone());
                     async move {
-                        let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student)) });
+                        let person = Some(by_number(&student));
                         let purpose = Purpose::DailyWork.into();
                         let profile = client
                             .profile(GetProfileRequest { person, purpose, ..GetProfileRequest::default() })
@@ -60,11 +63,31 @@ pub fn run(args: &Args) -> Result<()> {
                     }
                 });
                 figures.profile.push(profile.await?);
+                let batch = round(args.calls / BATCH, concurrency, |call| {
+                    let first = call * 7919;
+                    let persons = (first..first + BATCH).map(|place| by_number(&students[place % students.len()]));
+                    let request = BatchGetProfilesRequest {
+                        persons: persons.collect(),
+                        purpose: Purpose::DailyWork.into(),
+                        ..BatchGetProfilesRequest::default()
+                    };
+                    let client = client.clone();
+                    async move {
+                        let results = client.profiles(request).await?;
+                        ensure!(results.len() == BATCH, "a batch has {} results", results.len());
+                        Ok(())
+                    }
+                });
+                figures.batch.push(batch.await?);
             }
             figures.print(concurrency);
         }
         Ok(())
     })
+}
+
+fn by_number(student_no: &str) -> PersonKey {
+    PersonKey { key: Some(person_key::Key::StudentNo(student_no.into())) }
 }
 
 async fn students(client: &Client) -> Result<Vec<String>> {
@@ -79,7 +102,7 @@ async fn students(client: &Client) -> Result<Vec<String>> {
     // Some rows of the sources belong to nobody's profile; those are asked for once and left out.
     let mut known = Vec::new();
     for student in students {
-        let person = Some(PersonKey { key: Some(person_key::Key::StudentNo(student.clone())) });
+        let person = Some(by_number(&student));
         let request = GetProfileRequest { person, purpose: Purpose::DailyWork.into(), ..GetProfileRequest::default() };
         if client.profile(request).await.is_ok() {
             known.push(student);
@@ -120,6 +143,7 @@ async fn round<F: Future<Output = Result<()>>>(
 struct Figures {
     health: Vec<Round>,
     profile: Vec<Round>,
+    batch: Vec<Round>,
 }
 
 impl Figures {
@@ -136,7 +160,11 @@ impl Figures {
         };
         let rate = |round: &Round| round.latencies.len() as f64 / round.took.as_secs_f64();
         println!("\n{concurrency} at a time");
-        for (name, rounds) in [("health check", &self.health), ("GetProfile, all items", &self.profile)] {
+        for (name, rounds) in [
+            ("health check", &self.health),
+            ("GetProfile, all items", &self.profile),
+            ("BatchGetProfiles of 100", &self.batch),
+        ] {
             let (p50, p99) = (median(rounds, &quantile(0.5)), median(rounds, &quantile(0.99)));
             let ratio = p99 / median(&self.health, &quantile(0.99));
             println!(

@@ -13,7 +13,8 @@ use prost::Message as _;
 use proto::profile::v1::profile_admin_service_client::ProfileAdminServiceClient;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
 use proto::profile::v1::{
-    DiffProfilesRequest, GetProfileRequest, Profile, ProfileComparison, SwitchProfilesRequest, VerifyProfilesRequest,
+    BatchGetProfilesRequest, DiffProfilesRequest, GetProfileRequest, Profile, ProfileComparison, ProfileResult,
+    SwitchProfilesRequest, VerifyProfilesRequest,
 };
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -127,6 +128,17 @@ impl Client {
         let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
         response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+    }
+
+    /// Several profiles, each or why there is none.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub async fn profiles(&self, request: BatchGetProfilesRequest) -> Result<Vec<ProfileResult>, Error> {
+        let request = self.request(request)?;
+        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.batch_get_profiles(request).await.map_err(|status| from_status(&status))?;
+        Ok(response.into_inner().results)
     }
 
     /// Has the profiles in use held against others, and perhaps changed.
