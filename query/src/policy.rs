@@ -19,6 +19,10 @@ pub enum Door {
     ResolveIdentity,
     DescribeProfile,
     WatchProfiles,
+    ListReviews,
+    /// Confirming, rejecting, merging, splitting and undoing.
+    DecideIdentity,
+    IdentityHistory,
 }
 
 impl Door {
@@ -33,6 +37,9 @@ impl Door {
             Self::ResolveIdentity => "resolve_identity",
             Self::DescribeProfile => "describe_profile",
             Self::WatchProfiles => "watch_profiles",
+            Self::ListReviews => "list_reviews",
+            Self::DecideIdentity => "decide_identity",
+            Self::IdentityHistory => "identity_history",
         }
     }
 
@@ -62,6 +69,7 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
         Door::ListProfiles | Door::WatchProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
+        Door::ListReviews | Door::DecideIdentity | Door::IdentityHistory => &[Role::Admin],
         // The catalogue tells of no person.
         Door::DescribeProfile => &[Role::Admin, Role::Analyst, Role::Counselor, Role::App],
     };
@@ -116,6 +124,9 @@ mod tests {
                 Door::ResolveIdentity,
                 Door::DescribeProfile,
                 Door::WatchProfiles,
+                Door::ListReviews,
+                Door::DecideIdentity,
+                Door::IdentityHistory,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
@@ -129,7 +140,7 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles; class 3 for safety
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles ListReviews DecideIdentity IdentityHistory; class 3 for safety
             Analyst: FlightSql Postgres DescribeProfile; class 3 never
             Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile WatchProfiles; class 3 for safety
             App: GetProfile BatchGetProfiles ResolveIdentity DescribeProfile; class 3 never

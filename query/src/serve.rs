@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::api::grpc::Grpc;
 use crate::api::postgres::Postgres;
 use crate::background::{Profiler, Refresher};
+use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::profile::{Computer, Definitions, Store};
@@ -46,6 +47,7 @@ impl Bound {
         contracts: Arc<Contracts>,
         source: Source,
         access: Access,
+        decide: Arc<dyn Decide>,
     ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
@@ -54,7 +56,7 @@ impl Bound {
         let computer = Arc::new(Computer::new(&settings, &contracts, definitions).await?);
         let engine = Arc::new(Engine::new(&settings, contracts).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
-        let grpc = Grpc::new(&settings, &engine, &access, &store, &sections)?;
+        let grpc = Grpc::new(&settings, &engine, &access, &store, &sections, decide, key.clone())?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;

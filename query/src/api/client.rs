@@ -1,5 +1,7 @@
 //! The other side of the doors, for the command line. A question or a person enters; batches or a profile leave.
 
+mod identity;
+
 use std::time::Duration;
 
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -120,16 +122,22 @@ impl Client {
     /// # Errors
     /// What the server says.
     pub async fn profile(&self, request: GetProfileRequest) -> Result<Profile, Error> {
-        let mut request = Request::new(request);
+        let request = self.request(request)?;
+        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
+        response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+    }
+
+    /// A request with the token.
+    fn request<T>(&self, message: T) -> Result<Request<T>, Error> {
+        let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let header = MetadataValue::try_from(format!("Bearer {token}"));
             let header =
                 header.map_err(|_| Error::new(ErrorKind::InvalidArgument, "the token has characters no token has"))?;
             request.metadata_mut().insert("authorization", header);
         }
-        let mut client = ProfileServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let response = client.get_profile(request).await.map_err(|status| from_status(&status))?;
-        response.into_inner().profile.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no profile"))
+        Ok(request)
     }
 }
 

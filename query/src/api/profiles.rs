@@ -298,8 +298,8 @@ fn resolved(index: &Index, resolution: Resolution) -> ResolveIdentityResponse {
         response.rule = span.rule.name().to_string();
         response.valid_from = Some(convert::timestamp(span.from));
         response.valid_to = (span.to != OPEN).then(|| convert::timestamp(span.to));
-        if status == LinkStatus::Confirmed {
-            let person = identity.person(span.person);
+        if status != LinkStatus::Disputed {
+            let person = index.person(span.person);
             response.person_id = person.id.to_string();
             response.student_nos = person.student_nos.iter().map(ToString::to_string).collect();
         }
