@@ -4,7 +4,8 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["quad/profile/v1/admin.proto", "quad/profile/v1/profile.proto"];
+const FILES: [&str; 3] =
+    ["quad/identity/v1/identity.proto", "quad/profile/v1/admin.proto", "quad/profile/v1/profile.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {

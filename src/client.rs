@@ -204,7 +204,8 @@ fn state(item: &Item) -> String {
     name.trim_start_matches("ITEM_STATE_").to_lowercase()
 }
 
-fn time(time: Option<&prost_types::Timestamp>) -> String {
+/// A time in RFC 3339; nothing for none.
+pub fn time(time: Option<&prost_types::Timestamp>) -> String {
     let moment = time.and_then(|time| DateTime::from_timestamp(time.seconds, u32::try_from(time.nanos).ok()?));
     moment.map(|moment| moment.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default()
 }

@@ -16,6 +16,7 @@ mod connector;
 mod contracts;
 mod dead_letters;
 mod doctor;
+mod identity;
 mod lake;
 mod land;
 mod metrics;
@@ -83,6 +84,8 @@ enum Command {
     Token(client::TokenArgs),
     /// List, show, replay and discard the rows and records that could not be taken in.
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// Ask and decide whose a student number is: questions that no rule may answer, merging and splitting, and undoing it.
+    Identity(identity::IdentityArgs),
     /// Make a connector, and see what it makes of a source before anything is taken in.
     #[command(subcommand)]
     Connector(connector::ConnectorCommand),
@@ -149,6 +152,7 @@ async fn run(
         Command::Doctor(format) => doctor::run(settings, format).await,
         Command::Token(args) => client::token(&args),
         Command::DeadLetters(args) => dead_letters::run(&settings, args).await,
+        Command::Identity(args) => identity::run(&settings, args).await,
         Command::Connector(command) => connector::run(&settings, &command, heard).await,
         Command::Contracts(args) => Ok(contracts::run(&args)),
     }

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-/// The longest that one batch of letters may take.
+/// The longest that an answer may take, as to a batch of letters.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Posts `body` to `path` of `address` (HOST:PORT), with `token`.

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use topic::settings::Kind;
 
+use crate::identity::Poster;
 use crate::observe::{self, Recorder};
 use crate::settings::Settings;
 use crate::traces::Exporter;
@@ -174,8 +175,9 @@ impl Started {
             }
         }
         if let Some(access) = access {
+            let decide = Arc::new(Poster::new(settings));
             started.query =
-                Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake, tail), access).await?);
+                Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake, tail), access, decide).await?);
         }
         Ok(started)
     }

@@ -3,7 +3,7 @@
 //! Table versions enter; SQL answers and profiles leave. `settings` and `access` are what the operator says. `source`
 //! gives versions of tables, `tail` what the log has beyond them, `snapshot` pins all of them at one moment, `table` makes two tables of each contract,
 //! `identity` resolves whose a record is, `catalog` puts it all in front of SQL. `guard` and `policy` decide what may be
-//! asked, `engine` answers. `profile` computes the items of every student from its definition files. `api` holds the
+//! asked, `engine` answers, and `decide` is how an admin's decision about identity leaves. `profile` computes the items of every student from its definition files. `api` holds the
 //! doors: Flight SQL, the PostgreSQL wire, the profile service; `serve`
 //! opens them, `metrics` says how it goes.
 //!
@@ -29,6 +29,8 @@ pub mod policy;
 
 pub mod engine;
 
+pub mod decide;
+
 pub mod profile;
 
 pub mod api;
@@ -39,6 +41,7 @@ pub mod metrics;
 pub mod serve;
 
 pub use access::{Access, AccessSettings};
+pub use decide::Decide;
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use settings::Settings;

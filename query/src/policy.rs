@@ -21,6 +21,10 @@ pub enum Door {
     WatchProfiles,
     /// Upkeep of profiles and their definitions.
     ManageProfiles,
+    ListReviews,
+    /// Confirming, rejecting, merging, splitting and undoing.
+    DecideIdentity,
+    IdentityHistory,
 }
 
 impl Door {
@@ -36,6 +40,9 @@ impl Door {
             Self::DescribeProfile => "describe_profile",
             Self::WatchProfiles => "watch_profiles",
             Self::ManageProfiles => "manage_profiles",
+            Self::ListReviews => "list_reviews",
+            Self::DecideIdentity => "decide_identity",
+            Self::IdentityHistory => "identity_history",
         }
     }
 
@@ -66,6 +73,7 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
         Door::ListProfiles | Door::WatchProfiles => &[Role::Admin, Role::Counselor],
         Door::ResolveIdentity => &[Role::Admin, Role::App],
         Door::ManageProfiles => &[Role::Admin],
+        Door::ListReviews | Door::DecideIdentity | Door::IdentityHistory => &[Role::Admin],
         // The catalogue tells of no person.
         Door::DescribeProfile => &[Role::Admin, Role::Analyst, Role::Counselor, Role::App],
     };
@@ -121,6 +129,9 @@ mod tests {
                 Door::DescribeProfile,
                 Door::WatchProfiles,
                 Door::ManageProfiles,
+                Door::ListReviews,
+                Door::DecideIdentity,
+                Door::IdentityHistory,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
@@ -134,7 +145,7 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles; class 3 for safety
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles ListReviews DecideIdentity IdentityHistory; class 3 for safety
             Analyst: FlightSql Postgres DescribeProfile; class 3 never
             Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile WatchProfiles; class 3 for safety
             App: GetProfile BatchGetProfiles ResolveIdentity DescribeProfile; class 3 never

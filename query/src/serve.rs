@@ -13,6 +13,7 @@ use crate::access::Access;
 use crate::api::grpc::Grpc;
 use crate::api::postgres::Postgres;
 use crate::background::{Profiler, Refresher};
+use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::profile::{Live, Store};
@@ -46,13 +47,14 @@ impl Bound {
         contracts: Arc<Contracts>,
         source: Source,
         access: Access,
+        decide: Arc<dyn Decide>,
     ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
         let engine = Arc::new(Engine::new(&settings, contracts).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
         let live = Arc::new(Live::new(&settings, &engine, &store).await?);
-        let grpc = Grpc::new(&settings, &engine, &access, &store, &live)?;
+        let grpc = Grpc::new(&settings, &engine, &access, &store, &live, decide, key.clone())?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;

@@ -50,6 +50,8 @@ pub struct Settings {
     pub identity_key: Option<Sensitive<String>>,
     /// Where the key of this installation is kept; made on the first start.
     pub identity_key_file: PathBuf,
+    /// HOST:PORT of the process that holds the log, where decisions about identity go; empty for `extract.http_listen`.
+    pub decide_at: String,
     /// Encrypt both ports. Without it, put Quad behind something that does.
     pub tls: Option<TlsSettings>,
 }
@@ -84,6 +86,7 @@ impl Default for Settings {
             profile_sections_on: Vec::new(),
             identity_key: None,
             identity_key_file: PathBuf::from("data/identity.key"),
+            decide_at: String::new(),
             tls: None,
         }
     }

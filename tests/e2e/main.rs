@@ -11,6 +11,7 @@ mod connector;
 mod day;
 mod disk;
 mod doors;
+mod identity;
 mod lake;
 mod land;
 mod letters;

@@ -1,8 +1,8 @@
-//! What an administrator may do with dead letters and backfills over HTTP, on the listener of the pushes.
+//! What an administrator may do with dead letters, backfills and identity over HTTP, on the listener of the pushes.
 //!
 //! `POST /v1/backfills` begins one, `GET /v1/backfills` lists them, `POST /v1/backfills/<id>/pause|resume` holds or lets go.
 //! `POST /v1/dead-letters/replay` and `POST /v1/dead-letters/discard` take letters as `platform.dead_letter` gives them, with
-//! the token of an admin; what became of each leaves. The process that holds the log does it, since it alone may append.
+//! the token of an admin; what became of each leaves. `POST /v1/identity/decisions` takes a decision; its number and place leave. The process that holds the log does it, since it alone may append.
 
 use std::sync::Arc;
 
@@ -10,11 +10,13 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
+use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::backfill::{BackfillRequest, BackfillState};
+use super::decisions::{Ruled, Ruling};
 use super::webhook::{Receiver, Refusal, bearer, unhex};
 use crate::error::{Error, ErrorKind};
 use crate::letter::Stored;
@@ -62,6 +64,26 @@ pub(super) async fn discard(
     }
     let outcomes = receiver.extract.discard(request.letters, &by, request.reason.trim()).await;
     Ok(Json(json!({ "outcomes": outcomes.map_err(|error| failed(&error))? })))
+}
+
+pub(super) async fn decide(
+    State(receiver): State<Arc<Receiver>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Ruled>, Refusal> {
+    let by = admin(&receiver.extract.settings().admins, &headers)?;
+    let ruling: Ruling = read(&body)?;
+    let ruled = receiver.extract.decide(ruling, &by, Utc::now()).await;
+    ruled.map(Json).map_err(|error| match error.kind {
+        ErrorKind::Settings => Refusal(StatusCode::BAD_REQUEST, error.message),
+        _ => {
+            tracing::warn!(error = %error.chain(), "a decision could not be kept");
+            Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the log does not answer; look whether it is there, or decide again".into(),
+            )
+        }
+    })
 }
 
 pub(super) async fn begin_backfill(
@@ -122,7 +144,7 @@ fn admin(admins: &Admins, headers: &HeaderMap) -> Result<String, Refusal> {
             found = Some(name.clone());
         }
     }
-    let message = "dead letters and backfills are for the token of an admin; see [access]";
+    let message = "dead letters, backfills and identity are for the token of an admin; see [access]";
     found.ok_or_else(|| Refusal(StatusCode::UNAUTHORIZED, message.into()))
 }
 

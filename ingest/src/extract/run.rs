@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use topic::{Log, Watermark};
 
+use super::decisions;
 use super::pipeline::{Pipeline, Ready, Sent};
 use super::schedule::Schedule;
 use super::source::{self, Coverage, Source, Worker};
@@ -46,6 +47,8 @@ pub struct Extract {
     pub(super) lake: Lake,
     /// Writes what becomes of letters.
     pub(super) letters: Refiner,
+    /// Writes decisions about identity.
+    pub(super) decisions: Refiner,
     /// Held by the one replay or discard under way.
     pub(super) replaying: tokio::sync::Mutex<()>,
     pub(super) replay_pace: DefaultDirectRateLimiter,
@@ -121,6 +124,7 @@ impl Extract {
             board,
             sources: prepared,
             letters: Refiner::new(letter::contract(contracts)?)?,
+            decisions: Refiner::new(decisions::contract(contracts)?)?,
             contracts: contracts.clone(),
             log,
             lake: lake.clone(),
@@ -293,13 +297,14 @@ impl Extract {
     }
 }
 
-/// The contracts of what `sources` write, dead letters among them, each once.
+/// The contracts of what `sources` write, dead letters and decisions among them, each once.
 fn written(sources: &[PreparedSource], contracts: &Contracts) -> Result<Vec<Arc<Contract>>, Error> {
     let pipelines = sources.iter().flat_map(|source| &source.pipelines);
     let mut written: BTreeMap<String, Arc<Contract>> =
         pipelines.map(|pipeline| (pipeline.contract().name(), pipeline.contract().clone())).collect();
-    let letters = letter::contract(contracts)?;
-    written.insert(letters.name(), letters);
+    for own in [letter::contract(contracts)?, decisions::contract(contracts)?] {
+        written.insert(own.name(), own);
+    }
     Ok(written.into_values().collect())
 }
 

@@ -4,7 +4,7 @@
 //! them, as a record or a dead letter. Each push is authenticated by bearer token or HMAC; body, batch and rate are
 //! bounded. A push that is refused as a whole (401, 404, 400, 413, 429, 503) has left nothing in the log.
 //!
-//! Dead letters are replayed and discarded on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is,
+//! Dead letters are replayed and discarded and decisions about identity taken on the same listener, see `admin`. `GET /health` says that the listener is up; `GET /v1/sources` how each source is,
 //! `GET /v1/watermark` how far the log is.
 
 use std::collections::BTreeMap;
@@ -100,6 +100,7 @@ pub async fn serve(
     let letters = Router::new()
         .route("/v1/dead-letters/replay", post(admin::replay))
         .route("/v1/dead-letters/discard", post(admin::discard))
+        .route("/v1/identity/decisions", post(admin::decide))
         .route("/v1/backfills", post(admin::begin_backfill).get(admin::backfills))
         .route("/v1/backfills/{id}/{verb}", post(admin::set_backfill))
         .layer(DefaultBodyLimit::max(admin::BODY_BYTES_MAX));

@@ -1,5 +1,7 @@
 //! The other side of the doors, for the command line. A question or a person enters; batches or a profile leave.
 
+mod identity;
+
 use std::time::Duration;
 
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -165,7 +167,7 @@ impl Client {
         comparison.ok_or_else(|| Error::new(ErrorKind::Internal, "the server gave no comparison"))
     }
 
-    /// A message with the token.
+    /// A request with the token.
     fn request<T>(&self, message: T) -> Result<Request<T>, Error> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {

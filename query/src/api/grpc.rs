@@ -1,10 +1,11 @@
-//! The gRPC port: Flight SQL, the profile service, health and reflection behind one listener. Services enter, a server
+//! The gRPC port: Flight SQL, the profile and identity services, health and reflection behind one listener. Services enter, a server
 //! leaves, encrypted where the settings say so.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::FILE_DESCRIPTOR_SET;
+use schemas::Sensitive;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::server::TcpIncoming;
@@ -13,10 +14,12 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{v1, v1alpha};
 
 use super::flight::Flight;
+use super::identity::IdentityApi;
 use super::postgres;
 use super::profiles::ProfilesApi;
 use super::profiles::admin::AdminApi;
 use crate::access::Access;
+use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::profile::{Live, Store};
@@ -30,12 +33,14 @@ type FlightServer = arrow_flight::flight_service_server::FlightServiceServer<Fli
 type ProfilesServer = proto::profile::v1::profile_service_server::ProfileServiceServer<ProfilesApi>;
 
 type AdminServer = proto::profile::v1::profile_admin_service_server::ProfileAdminServiceServer<AdminApi>;
+type IdentityServer = proto::identity::v1::identity_service_server::IdentityServiceServer<IdentityApi>;
 
 /// The door, before it opens.
 pub struct Grpc {
     flight: FlightServer,
     profiles: ProfilesServer,
     admin: AdminServer,
+    identity: IdentityServer,
     tls: Option<ServerTlsConfig>,
     connections_max: usize,
 }
@@ -49,11 +54,14 @@ impl Grpc {
         access: &Arc<Access>,
         store: &Arc<Store>,
         live: &Arc<Live>,
+        decide: Arc<dyn Decide>,
+        key: Sensitive<Vec<u8>>,
     ) -> Result<Self, Error> {
         Ok(Self {
             flight: Flight::new(settings, engine.clone(), access.clone()).into_server(),
             profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), live.clone()).into_server(),
             admin: AdminApi::new(engine.clone(), access.clone(), live.clone()).into_server(),
+            identity: IdentityApi::new(engine.clone(), access.clone(), decide, key).into_server(),
             tls: tls(settings)?,
             connections_max: settings.connections_max,
         })
@@ -72,6 +80,7 @@ impl Grpc {
     ) -> Result<(), Error> {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_serving::<FlightServer>().await;
+        reporter.set_serving::<IdentityServer>().await;
         let mut server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -86,6 +95,7 @@ impl Grpc {
             .add_service(self.flight)
             .add_service(self.profiles)
             .add_service(self.admin)
+            .add_service(self.identity)
             .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), async move {
                 let _ = shutdown.wait_for(|stop| *stop).await;
             });

@@ -3,7 +3,7 @@
 //! Wire contract: `proto/quad/profile/v1/profile.proto`.
 
 pub mod admin;
-mod convert;
+pub(super) mod convert;
 mod describe;
 mod mask;
 mod page;
@@ -34,7 +34,7 @@ use crate::access::{Access, Principal};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::identity::index::OPEN;
-use crate::identity::{IdType, Index, Resolution, Rule};
+use crate::identity::{self, IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
 use crate::profile::{Live, Person, Profiles, Store};
@@ -48,7 +48,7 @@ const IDENTIFIER_CHARS_MAX: usize = 64;
 const WATCHES_MAX: usize = 64;
 
 /// The longest that a call waits for its watermark; its own deadline may end it sooner.
-const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WATERMARK_WAIT_MAX: Duration = Duration::from_secs(60);
 
 type Events = BoxStream<'static, Result<WatchProfilesResponse, Status>>;
 
@@ -139,7 +139,7 @@ impl ProfileService for ProfilesApi {
 }
 
 /// Answers one call and records how it went.
-async fn watched<T>(door: Door, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+pub(super) async fn watched<T>(door: Door, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
     let mut watched = metrics::Request::begin(door);
     let answered = answer.await;
     watched.outcome = match &answered {
@@ -280,7 +280,7 @@ fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<P
     })
 }
 
-fn resolved(identity: &Index, resolution: Resolution) -> ResolveIdentityResponse {
+fn resolved(index: &Index, resolution: Resolution) -> ResolveIdentityResponse {
     let mut response = ResolveIdentityResponse::default();
     let (status, span) = match resolution {
         Resolution::Placeholder => {
@@ -288,6 +288,9 @@ fn resolved(identity: &Index, resolution: Resolution) -> ResolveIdentityResponse
             (LinkStatus::Unlinked, None)
         }
         Resolution::Unlinked => (LinkStatus::Unlinked, None),
+        Resolution::Linked(span) if span.status == identity::LinkStatus::Provisional => {
+            (LinkStatus::Provisional, Some(span))
+        }
         Resolution::Linked(span) => (LinkStatus::Confirmed, Some(span)),
         Resolution::Disputed(span) => (LinkStatus::Disputed, span),
     };
@@ -296,8 +299,8 @@ fn resolved(identity: &Index, resolution: Resolution) -> ResolveIdentityResponse
         response.rule = span.rule.name().to_string();
         response.valid_from = Some(convert::timestamp(span.from));
         response.valid_to = (span.to != OPEN).then(|| convert::timestamp(span.to));
-        if status == LinkStatus::Confirmed {
-            let person = identity.person(span.person);
+        if status != LinkStatus::Disputed {
+            let person = index.person(span.person);
             response.person_id = person.id.to_string();
             response.student_nos = person.student_nos.iter().map(ToString::to_string).collect();
         }

@@ -1,11 +1,13 @@
 //! The doors, opened on free ports, with clients that others wrote.
 
+mod identity;
 mod manage;
 mod profiles;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use expect_test::expect;
 use futures::TryStreamExt as _;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
@@ -19,6 +21,7 @@ use tonic::{Code, Request};
 
 use super::client::Client;
 use crate::access::{Access, AccessSettings, Role, TokenSettings};
+use crate::decide::{Decide, Ruled, Ruling};
 use crate::error::{Error, ErrorKind};
 use crate::fixture::{campus, contracts, source};
 use crate::serve::Bound;
@@ -52,13 +55,7 @@ async fn serve_with(settings: Settings) -> Served {
         profile_refresh_ms: 20,
         ..settings
     };
-    let roles = [("root", Role::Admin), ("ann", Role::Analyst), ("carl", Role::Counselor), ("portal", Role::App)];
-    let tokens = roles.map(|(name, role)| {
-        let sha256 = Sha256::digest(format!("token of {name}")).iter().map(|byte| format!("{byte:02x}")).collect();
-        (name.to_string(), TokenSettings { role, sha256 })
-    });
-    let access = Access::new(&AccessSettings { enabled: true, tokens: tokens.into() }).unwrap();
-    let bound = Bound::new(settings, contracts(), source(&campus()).await, access).await.unwrap();
+    let bound = Bound::new(settings, contracts(), source(&campus()).await, access(), Arc::new(NoLog)).await.unwrap();
     let (grpc, pg) = bound.addresses().unwrap();
     let (stop, stopped) = oneshot::channel();
     let ended = tokio::spawn(bound.run(async {
@@ -68,6 +65,26 @@ async fn serve_with(settings: Settings) -> Served {
         Served { grpc: format!("http://{grpc}"), pg_port: pg.port(), stop: Some(stop), ended, _folder: folder };
     served.wait_until_computed().await;
     served
+}
+
+/// A token for every role.
+fn access() -> Access {
+    let roles = [("root", Role::Admin), ("ann", Role::Analyst), ("carl", Role::Counselor), ("portal", Role::App)];
+    let tokens = roles.map(|(name, role)| {
+        let sha256 = Sha256::digest(format!("token of {name}")).iter().map(|byte| format!("{byte:02x}")).collect();
+        (name.to_string(), TokenSettings { role, sha256 })
+    });
+    Access::new(&AccessSettings { enabled: true, tokens: tokens.into() }).unwrap()
+}
+
+/// Nothing is decided here.
+struct NoLog;
+
+#[async_trait]
+impl Decide for NoLog {
+    async fn decide(&self, _ruling: &Ruling, _token: Option<&str>) -> Result<Ruled, Error> {
+        Err(Error::new(ErrorKind::Unavailable, "there is no log"))
+    }
 }
 
 impl Served {

@@ -85,9 +85,15 @@ impl Engine {
     async fn identity_facts(&self, pin: &Pin) -> Result<Facts, Error> {
         type Add = fn(&mut Facts, &RecordBatch);
         let mut facts = Facts::default();
-        let sql = [facts::STUDENTS_SQL, facts::ENROLLMENTS_SQL, facts::ACCOUNTS_SQL, facts::CARDS_SQL];
-        let add: [Add; 4] = [Facts::add_students, Facts::add_enrollments, Facts::add_accounts, Facts::add_cards];
-        for (table, (sql, add)) in facts::TABLES.into_iter().zip(sql.into_iter().zip(add)) {
+        let questions: [(&str, Add); 6] = [
+            (facts::STUDENTS_SQL, Facts::add_students),
+            (facts::ENROLLMENTS_SQL, Facts::add_enrollments),
+            (facts::ACCOUNTS_SQL, Facts::add_accounts),
+            (facts::CARDS_SQL, Facts::add_cards),
+            (facts::RENUMBERINGS_SQL, Facts::add_renumberings),
+            (facts::DECISIONS_SQL, Facts::add_decisions),
+        ];
+        for (table, (sql, add)) in facts::TABLES.into_iter().zip(questions) {
             if self.contracts.get(table).is_some() {
                 for batch in self.ask(pin, sql).await? {
                     add(&mut facts, &to_facts_types(&batch)?);

@@ -1,5 +1,6 @@
 //! The rules. [`Facts`] enter, an [`Index`] leaves; neither time nor order nor chance has a part in it.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -9,14 +10,24 @@ use sha2::Sha256;
 use super::facts::{Account, Card, Enrollment, Facts, Student};
 use super::index::{IdType, Index, LinkStatus, OPEN, Person, PersonNo, Rule, SINCE_EVER, Span};
 use super::normal;
+use super::review::{Decision, Review, in_order};
+use super::tenure::{self, Tenure};
+use super::unite::{United, unite};
 
-/// A number not used for longer than this was given to someone else (学号重用), unless the month of enrolment is the same.
-const REUSE_GAP_US: i64 = 3 * 366 * 86_400 * 1_000_000;
+/// How long before enrolment a new number of an alumnus is in use (R5): from admission on, for a bed, a card and an account.
+const ADMISSION_US: i64 = 183 * 86_400 * 1_000_000;
 
 /// Builds the index; `key` keys the person ids.
 pub fn build(facts: &Facts, key: &[u8]) -> Index {
-    let mut builder = Builder { key, persons: Vec::new(), links: BTreeMap::new(), placeholders: 0 };
-    builder.students(&facts.students, &facts.enrollments);
+    let mut builder = Builder {
+        key,
+        persons: Vec::new(),
+        links: BTreeMap::new(),
+        placeholders: 0,
+        reviews: Vec::new(),
+        decisions: in_order(&facts.decisions),
+    };
+    builder.students(facts);
     builder.staff(&facts.accounts);
     builder.freeze(|builder, numbers| {
         builder.accounts(&facts.accounts, numbers);
@@ -30,32 +41,65 @@ struct Builder<'a> {
     /// Spans as the rules give them; may still overlap.
     links: BTreeMap<(IdType, String), Vec<Span>>,
     placeholders: usize,
+    reviews: Vec<Review>,
+    decisions: Vec<Decision>,
 }
 
 impl Builder<'_> {
-    /// R3: one person for each tenure of a student number.
-    fn students(&mut self, students: &[Student], enrollments: &[Enrollment]) {
+    /// R2 to R5 and R9: a person for the tenures of student numbers that are one's.
+    fn students(&mut self, facts: &Facts) {
+        let tenures = self.tenures(facts);
+        let united = unite(&tenures, facts, &self.decisions, self.key);
+        let mut persons: Vec<Option<PersonNo>> = vec![None; tenures.len()];
+        let mut held: Vec<Vec<&Tenure>> = Vec::new();
+        for (place, tenure) in tenures.iter().enumerate() {
+            let first = united.first[place];
+            let person = *persons[first].get_or_insert_with(|| {
+                let Tenure { number, ordinal, .. } = &tenures[first];
+                held.push(Vec::new());
+                self.person(&["student", number, &ordinal.to_string()], true)
+            });
+            held[person as usize].push(tenure);
+            let (rule, status) = united.links[place];
+            let from = match (rule, tenure.began) {
+                (Rule::R5, Some(began)) => tenure.from.max(began - ADMISSION_US),
+                _ => tenure.from,
+            };
+            self.link(IdType::StudentNo, tenure.number.to_string(), Span { from, to: tenure.to, person, rule, status });
+        }
+        for (person, tenures) in self.persons.iter_mut().zip(held) {
+            person.student_nos = numbers(tenures);
+        }
+        let United { first, reviews, disputed, made_up, .. } = united;
+        for person in disputed.into_iter().filter_map(|place| persons[first[place]]) {
+            self.persons[person as usize].status = LinkStatus::Disputed;
+        }
+        self.reviews = reviews;
+        self.placeholders += made_up;
+    }
+
+    /// The tenures of every number that is anybody's, ordered by number and time.
+    fn tenures<'f>(&mut self, facts: &'f Facts) -> Vec<Tenure<'f>> {
         let mut by_number: BTreeMap<String, (Vec<&Student>, Vec<&Enrollment>)> = BTreeMap::new();
-        for student in students {
+        for student in &facts.students {
             if let Some(number) = self.identifier(&student.student_no) {
                 by_number.entry(number).or_default().0.push(student);
             }
         }
-        for enrollment in enrollments {
+        for enrollment in &facts.enrollments {
             if let Some(number) = self.identifier(&enrollment.student_no) {
                 by_number.entry(number).or_default().1.push(enrollment);
             }
         }
-        for (number, (students, enrollments)) in by_number {
-            let tenures = tenures(&enrollments);
-            for (ordinal, tenure) in tenures.iter().enumerate() {
-                let records = students.iter().filter(|student| tenure.contains(student.changed_at, tenures.len()));
-                let status = if is_contradictory(records) { LinkStatus::Disputed } else { LinkStatus::Confirmed };
-                let person = self.person(&["student", &number, &ordinal.to_string()], true);
-                let Tenure { from, to, .. } = *tenure;
-                self.link(IdType::StudentNo, number.clone(), Span { from, to, person, rule: Rule::R3, status });
+        for number in facts.renumberings.iter().flat_map(|row| [&row.student_no, &row.new_student_no]) {
+            if let Some(number) = self.identifier(number) {
+                by_number.entry(number).or_default();
             }
         }
+        by_number
+            .iter()
+            .flat_map(|(number, (students, enrollments))| tenure::of_number(number, students, enrollments))
+            .collect()
     }
 
     /// Staff are known from their accounts; a number that is a student's is not staff's as well.
@@ -78,14 +122,12 @@ impl Builder<'_> {
     fn accounts(&mut self, accounts: &[Account], numbers: &Index) {
         for account in accounts {
             let Some(uid) = self.identifier(&account.cas_uid) else { continue };
-            let by_uid = numbers.resolve_number(&uid, account.opened_at).person();
-            let by_number = account
-                .person_no
-                .as_deref()
-                .and_then(|number| numbers.resolve_number(number, account.opened_at).person());
-            let (person, status) = match (by_uid, by_number) {
-                (Some(uid), Some(number)) if uid != number => (uid.min(number), LinkStatus::Disputed),
-                (Some(person), _) | (None, Some(person)) => (person, LinkStatus::Confirmed),
+            let by = |number: &str| numbers.resolve_number(number, account.opened_at).span();
+            let (person, status) = match (by(&uid), account.person_no.as_deref().and_then(by)) {
+                (Some(uid), Some(number)) if uid.person != number.person => {
+                    (uid.person.min(number.person), LinkStatus::Disputed)
+                }
+                (Some(span), _) | (None, Some(span)) => (span.person, span.status),
                 (None, None) => continue,
             };
             let from = account.opened_at.unwrap_or(SINCE_EVER).max(SINCE_EVER);
@@ -108,10 +150,9 @@ impl Builder<'_> {
         for card in cards {
             let Some(account) = self.identifier(&card.card_no) else { continue };
             let Some(number) = card.person_no.as_deref().and_then(|number| self.identifier(number)) else { continue };
-            let Some(person) = numbers.resolve_number(&number, card.opened_at).person() else { continue };
+            let Some(holder) = numbers.resolve_number(&number, card.opened_at).span() else { continue };
             let from = card.opened_at.unwrap_or(SINCE_EVER).max(SINCE_EVER);
-            let status = LinkStatus::Confirmed;
-            let whole = Span { from, to: OPEN, person, rule: Rule::R7, status };
+            let whole = Span { from, to: OPEN, rule: Rule::R7, ..holder };
             let sequence = self.identifier(&card.card_seq);
             let successor = sequence.as_ref().and_then(|sequence| successors.get(&(account.clone(), sequence.clone())));
             let to = successor.copied().unwrap_or(OPEN);
@@ -134,13 +175,8 @@ impl Builder<'_> {
 
     /// A new person. The id is keyed and 128 bits long: it says nothing, and nobody without the key can make it.
     fn person(&mut self, seed: &[&str], is_student: bool) -> PersonNo {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key).expect("HMAC takes keys of any length");
-        for part in seed {
-            mac.update(part.as_bytes());
-            mac.update(&[0]);
-        }
-        let id: String = mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        self.persons.push(Person { id: id.into(), is_student, student_nos: Vec::new(), is_disputed: false });
+        let (id, status) = (keyed(self.key, seed), LinkStatus::Confirmed);
+        self.persons.push(Person { id, is_student, student_nos: Vec::new(), status });
         PersonNo::try_from(self.persons.len() - 1).expect("fewer than 2³² persons")
     }
 
@@ -165,7 +201,11 @@ impl Builder<'_> {
         let numbers = self.index();
         more(&mut self, &numbers);
         let mut index = self.index();
-        index.describe_persons();
+        for span in index.links.values().flatten() {
+            let status = &mut index.persons[span.person as usize].status;
+            *status = span.status.max(*status);
+        }
+        (index.reviews, index.decisions) = (self.reviews, self.decisions);
         index
     }
 
@@ -178,85 +218,34 @@ impl Builder<'_> {
             by_id: by_id.collect(),
             persons: self.persons.clone(),
             placeholders: self.placeholders,
+            ..Index::default()
         }
     }
 }
 
-impl Index {
-    fn describe_persons(&mut self) {
-        let mut numbers: Vec<Vec<(bool, Arc<str>)>> = vec![Vec::new(); self.persons.len()];
-        for ((id_type, value), spans) in &self.links {
-            for span in spans {
-                let person = &mut self.persons[span.person as usize];
-                person.is_disputed |= span.status == LinkStatus::Disputed;
-                if *id_type == IdType::StudentNo {
-                    numbers[span.person as usize].push((span.to != OPEN, value.clone()));
-                }
-            }
-        }
-        for (person, mut numbers) in self.persons.iter_mut().zip(numbers) {
-            numbers.sort();
-            person.student_nos = numbers.into_iter().map(|(_, number)| number).collect();
+/// The numbers of one person: those still in use first, a major study before a minor one, the later before the earlier.
+fn numbers(mut tenures: Vec<&Tenure>) -> Vec<Arc<str>> {
+    tenures.sort_by_key(|tenure| {
+        let is_over = (tenure.to != OPEN, tenure.ends != OPEN);
+        (is_over, !tenure.is_major, Reverse(tenure.began), tenure.number.clone())
+    });
+    let mut numbers: Vec<Arc<str>> = Vec::with_capacity(tenures.len());
+    for tenure in tenures {
+        if !numbers.contains(&tenure.number) {
+            numbers.push(tenure.number.clone());
         }
     }
+    numbers
 }
 
-/// One uninterrupted use of a student number.
-#[derive(Debug, Clone)]
-struct Tenure {
-    from: i64,
-    to: i64,
-    month: Option<String>,
-    /// The end of the latest enrolment in it.
-    ends: i64,
-}
-
-impl Tenure {
-    /// Whether a record changed at this time is of this tenure; with one tenure, every record is.
-    fn contains(&self, at: Option<i64>, tenures: usize) -> bool {
-        tenures == 1 || at.map_or(self.to == OPEN, |at| self.from <= at && at < self.to)
+/// 32 hexadecimal digits that say nothing, and that nobody without the key can make.
+pub(super) fn keyed(key: &[u8], parts: &[&str]) -> Arc<str> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    for part in parts {
+        mac.update(part.as_bytes());
+        mac.update(&[0]);
     }
-}
-
-/// The tenures of one number in order of time; one for ever when nothing is known of its enrolments. The first begins
-/// since ever: facts of a new student come before the enrolment that explains them.
-fn tenures(enrollments: &[&Enrollment]) -> Vec<Tenure> {
-    let mut sorted: Vec<_> = enrollments.iter().filter_map(|row| Some((row.valid_from?, row.valid_to, *row))).collect();
-    sorted.sort_by_key(|(from, to, row)| (*from, *to, row.enrol_month.clone()));
-    let mut tenures: Vec<Tenure> = Vec::new();
-    for (from, to, row) in sorted {
-        let ends = to.unwrap_or(OPEN);
-        match tenures.last_mut() {
-            Some(last)
-                if from <= last.ends.saturating_add(REUSE_GAP_US)
-                    || last.month.is_some() && last.month == row.enrol_month =>
-            {
-                last.ends = last.ends.max(ends);
-            }
-            last => {
-                if let Some(last) = last {
-                    last.to = from;
-                }
-                let begins = if tenures.is_empty() { SINCE_EVER } else { from };
-                tenures.push(Tenure { from: begins, to: OPEN, month: row.enrol_month.clone(), ends });
-            }
-        }
-    }
-    if tenures.is_empty() {
-        tenures.push(Tenure { from: SINCE_EVER, to: OPEN, month: None, ends: OPEN });
-    }
-    tenures
-}
-
-/// R3's condition: of two records of a number, the document or the name must agree, as far as both are known.
-fn is_contradictory<'a>(records: impl Iterator<Item = &'a &'a Student>) -> bool {
-    let known: BTreeSet<(String, &str)> = records
-        .filter_map(|record| Some((normal::name(record.name.as_deref()?), record.document.as_deref()?)))
-        .collect();
-    let known: Vec<_> = known.into_iter().collect();
-    known.iter().enumerate().any(|(index, (name, document))| {
-        known[..index].iter().any(|(other_name, other_document)| other_name != name && other_document != document)
-    })
+    mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }
 
 /// Spans as rules gave them enter; spans that follow one another without overlap leave. Where a later span begins, the
@@ -270,12 +259,13 @@ fn settle(spans: &[Span]) -> Vec<Span> {
             settled.push(span);
             continue;
         };
+        let is_same = last.person == span.person;
+        let is_disputed = [last.status, span.status].contains(&LinkStatus::Disputed);
         if last.from == span.from {
-            if last.person != span.person || span.status == LinkStatus::Disputed {
-                last.status = LinkStatus::Disputed;
-            }
+            last.status = if is_same && !is_disputed { last.status.max(span.status) } else { LinkStatus::Disputed };
             last.to = last.to.max(span.to);
-        } else if last.person == span.person && span.from <= last.to && last.status == span.status {
+        } else if is_same && span.from <= last.to && (!is_disputed || last.status == span.status) {
+            last.status = last.status.max(span.status);
             last.to = last.to.max(span.to);
         } else {
             last.to = last.to.min(span.from);

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::normal;
+use super::review::{Decision, Review, Use};
 
 /// Kinds of identifiers (标识类型).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,28 +49,42 @@ impl IdType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     R0,
+    R2,
     R3,
+    R4,
+    R5,
     R6,
     R7,
     R8,
+    R9,
+    /// A person has decided.
+    Manual,
 }
 
 impl Rule {
     pub fn name(self) -> &'static str {
         match self {
             Self::R0 => "R0",
+            Self::R2 => "R2",
             Self::R3 => "R3",
+            Self::R4 => "R4",
+            Self::R5 => "R5",
             Self::R6 => "R6",
             Self::R7 => "R7",
             Self::R8 => "R8",
+            Self::R9 => "R9",
+            Self::Manual => "manual",
         }
     }
 }
 
-/// How sure a link is.
+/// How sure a link is, the surest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LinkStatus {
     Confirmed,
+    /// Linked until a stronger rule or a person says otherwise (R9).
+    Provisional,
+    /// Records disagree: nobody is named until a person has decided.
     Disputed,
 }
 
@@ -77,6 +92,7 @@ impl LinkStatus {
     pub fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
+            Self::Provisional => "provisional",
             Self::Disputed => "disputed",
         }
     }
@@ -109,10 +125,11 @@ pub struct Person {
     /// 32 hexadecimal digits.
     pub id: Arc<str>,
     pub is_student: bool,
-    /// Student numbers, open ones first, then by number. Empty for staff.
+    /// Student numbers, the present one first. Empty for staff.
     pub student_nos: Vec<Arc<str>>,
-    /// Any of the person's links is disputed.
-    pub is_disputed: bool,
+    /// That of the least sure of the person's links; disputed as well while two records of the person's documents or changes
+    /// of number disagree.
+    pub status: LinkStatus,
 }
 
 /// What an identifier says at a moment.
@@ -129,8 +146,13 @@ pub enum Resolution {
 impl Resolution {
     /// The person, when exactly one is named.
     pub fn person(self) -> Option<PersonNo> {
+        self.span().map(|span| span.person)
+    }
+
+    /// The link, when it names exactly one person.
+    pub fn span(self) -> Option<Span> {
         match self {
-            Self::Linked(span) => Some(span.person),
+            Self::Linked(span) => Some(span),
             _ => None,
         }
     }
@@ -138,7 +160,7 @@ impl Resolution {
     /// The `link_status` of a row: null when nothing links it.
     pub fn status(self) -> Option<LinkStatus> {
         match self {
-            Self::Linked(_) => Some(LinkStatus::Confirmed),
+            Self::Linked(span) => Some(span.status),
             Self::Disputed(_) => Some(LinkStatus::Disputed),
             Self::Placeholder | Self::Unlinked => None,
         }
@@ -154,6 +176,10 @@ pub struct Index {
     pub(super) by_id: HashMap<Arc<str>, PersonNo>,
     /// Placeholders met while building, by R0.
     pub placeholders: usize,
+    /// What is in doubt and what was decided, ordered by kind and id.
+    pub reviews: Vec<Review>,
+    /// Every decision that was ever taken, the oldest first.
+    pub decisions: Vec<Decision>,
 }
 
 impl Index {
@@ -223,6 +249,28 @@ impl Index {
     pub fn person_by_id(&self, id: &str) -> Option<&Person> {
         let found = self.by_id.get(id).or_else(|| self.by_id.get(id.to_ascii_lowercase().as_str()));
         found.map(|person| self.person(*person))
+    }
+
+    /// The use of a student number at `at` (`None`: the present one), as decisions name it.
+    pub fn use_of(&self, student_no: &str, at: Option<i64>) -> Option<Use> {
+        let number: Arc<str> = Arc::from(&*normal::identifier(student_no)?);
+        let spans = self.links.get(&(IdType::StudentNo, number.clone()))?;
+        // The first use begins since ever, whenever its link does.
+        let since = match spans.partition_point(|span| span.from <= at.unwrap_or(OPEN)) {
+            0 | 1 => SINCE_EVER,
+            next => spans[next - 1].from,
+        };
+        Some(Use { number, since })
+    }
+
+    /// Whose a use of a number is, and how sure that is.
+    pub fn holder(&self, of: &Use) -> Option<Span> {
+        let spans = self.links.get(&(IdType::StudentNo, of.number.clone()))?;
+        spans.get(spans.partition_point(|span| span.from <= of.since).saturating_sub(1)).copied()
+    }
+
+    pub fn review(&self, id: &str) -> Option<&Review> {
+        self.reviews.iter().find(|review| &*review.id == id)
     }
 
     /// Every link, ordered.

@@ -3,7 +3,11 @@
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
-use super::facts::{Account, Card, Enrollment, Facts, Student};
+mod unite;
+
+use super::facts::{Account, Card, Enrollment, Facts, Renumbering, Student};
+use super::index::LinkStatus;
+use super::review::{Act, Decision, Kind, Use, Uses};
 use super::{IdType, Index, Resolution, build};
 
 const KEY: &[u8] = b"the key of every test";
@@ -14,11 +18,34 @@ fn student(student_no: &str, name: &str, document: Option<&str>) -> Student {
         name: Some(name.into()),
         document: document.map(Into::into),
         changed_at: Some(1_000),
+        ..Student::default()
     }
 }
 
 fn enrollment(student_no: &str, month: &str, from: i64, to: Option<i64>) -> Enrollment {
-    Enrollment { student_no: student_no.into(), enrol_month: Some(month.into()), valid_from: Some(from), valid_to: to }
+    let (student_no, enrol_month) = (student_no.into(), Some(month.into()));
+    Enrollment { student_no, enrol_month, valid_from: Some(from), valid_to: to, is_major: true }
+}
+
+fn renumbering(old: &str, new: &str, changed_at: i64) -> Renumbering {
+    Renumbering { student_no: old.into(), new_student_no: new.into(), changed_at: Some(changed_at) }
+}
+
+/// Decision number `id` about the first uses of two numbers, or of one.
+fn decision(id: i64, act: Act, one: &str, other: Option<&str>) -> Decision {
+    let first = |number: &str| Use { number: number.into(), since: 0 };
+    let uses = Uses::new(first(one), other.map(first));
+    Decision {
+        id: format!("d{id}").into(),
+        review_id: uses.review_id(KEY),
+        kind: Kind::ByHand,
+        act,
+        uses,
+        decided_by: "root".into(),
+        note: String::new(),
+        raised_at: 1,
+        decided_at: id,
+    }
 }
 
 fn card(account: &str, sequence: &str, previous: Option<&str>, physical: &str, person: &str, opened_at: i64) -> Card {
@@ -133,7 +160,7 @@ fn r3_name_and_document_both_different_is_disputed() {
     "#]],
     );
     assert!(matches!(index.resolve(IdType::StudentNo, "2024001", None), Resolution::Disputed(_)));
-    assert!(index.persons[0].is_disputed);
+    assert_eq!(index.persons[0].status, LinkStatus::Disputed);
 }
 
 #[test]
@@ -242,17 +269,23 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
     let number = (0..5u8).prop_map(|number| format!("S{number}"));
     let person = (0..7u8).prop_map(|number| format!("S{number}"));
     let time = 0..30i64;
-    let students = prop::collection::vec((number.clone(), 0..3u8, prop::option::of(0..3u8), time.clone()), 0..8);
-    let enrollments = prop::collection::vec((number, 0..3u8, time.clone(), prop::option::of(0..20i64)), 0..6);
-    let cards = prop::collection::vec((0..3u8, 0..4u8, prop::option::of(0..4u8), 0..5u8, person, time), 0..10);
-    (students, enrollments, cards).prop_map(|(students, enrollments, cards)| Facts {
+    let known = (0..3u8, prop::option::of(0..3u8), prop::option::of(0..2u8), prop::option::of(0..3u8));
+    let students = prop::collection::vec((number.clone(), known, time.clone()), 0..8);
+    let enrollments = prop::collection::vec((number.clone(), 0..3u8, time.clone(), prop::option::of(0..20i64)), 0..6);
+    let cards = prop::collection::vec((0..3u8, 0..4u8, prop::option::of(0..4u8), 0..5u8, person, time.clone()), 0..10);
+    let renumberings = prop::collection::vec((number.clone(), number, time), 0..3);
+    (students, enrollments, cards, renumberings).prop_map(|(students, enrollments, cards, renumberings)| Facts {
         students: students
             .into_iter()
-            .map(|(student_no, name, document, at)| Student {
+            .map(|(student_no, (name, document, sex, exam_no), at)| Student {
                 student_no,
                 name: Some(format!("name {name}")),
                 document: document.map(|document| format!("1:{document}")),
                 changed_at: Some(at * YEAR),
+                sex_code: sex.map(|sex| sex.to_string()),
+                exam_no: exam_no.map(|exam_no| format!("9{exam_no}")),
+                birth_date: Some("2006-02-03".into()),
+                college_id: Some("C01".into()),
             })
             .collect(),
         enrollments: enrollments
@@ -277,7 +310,8 @@ fn arbitrary_facts() -> impl Strategy<Value = Facts> {
                 )
             })
             .collect(),
-        accounts: Vec::new(),
+        renumberings: renumberings.into_iter().map(|(old, new, at)| renumbering(&old, &new, at * YEAR)).collect(),
+        ..Facts::default()
     })
 }
 
@@ -331,11 +365,13 @@ proptest! {
         let turn = |length: usize| if length == 0 { 0 } else { usize::try_from(seed % 97).unwrap() % length };
         shuffled.students.reverse();
         let (cards, enrollments) = (turn(shuffled.cards.len()), turn(shuffled.enrollments.len()));
+        shuffled.renumberings.reverse();
         shuffled.cards.rotate_left(cards);
         shuffled.enrollments.rotate_left(enrollments);
         let (left, right) = (build(&facts, KEY), build(&shuffled, KEY));
         prop_assert_eq!(links(&left), links(&right));
         prop_assert_eq!(left.persons, right.persons);
+        prop_assert_eq!(left.reviews, right.reviews);
     }
 
     #[test]

@@ -98,7 +98,7 @@ fn persons(index: &Index, schema: SchemaRef) -> std::result::Result<RecordBatch,
     let kinds = persons.iter().map(|person| if person.is_student { "student" } else { "staff" });
     let numbers: StringArray =
         persons.iter().map(|person| person.student_nos.first().map(|number| &**number)).collect();
-    let status = persons.iter().map(|person| if person.is_disputed { "disputed" } else { "confirmed" });
+    let status = persons.iter().map(|person| person.status.name());
     let (kinds, status) = (StringArray::from_iter_values(kinds), StringArray::from_iter_values(status));
     RecordBatch::try_new(schema, vec![Arc::new(ids), Arc::new(kinds), Arc::new(numbers), Arc::new(status)])
 }
@@ -112,8 +112,8 @@ fn links(index: &Index, schema: SchemaRef) -> std::result::Result<RecordBatch, d
     let persons: StringArray = links
         .iter()
         .map(|(_, _, span)| {
-            let is_sure = span.status == crate::identity::LinkStatus::Confirmed;
-            is_sure.then(|| &*index.person(span.person).id)
+            let is_named = span.status != crate::identity::LinkStatus::Disputed;
+            is_named.then(|| &*index.person(span.person).id)
         })
         .collect();
     let from = TimestampMicrosecondArray::from_iter_values(links.iter().map(|(_, _, span)| span.from));
