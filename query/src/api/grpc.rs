@@ -18,7 +18,7 @@ use super::profiles::ProfilesApi;
 use crate::access::Access;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::profile::{Section, Store};
+use crate::profile::{Definitions, Store};
 use crate::settings::Settings;
 
 /// A client that says nothing for so long is asked whether it is still there.
@@ -44,11 +44,11 @@ impl Grpc {
         engine: &Arc<Engine>,
         access: &Arc<Access>,
         store: &Arc<Store>,
-        sections: &[Section],
+        catalogue: &Definitions,
     ) -> Result<Self, Error> {
         Ok(Self {
             flight: Flight::new(settings, engine.clone(), access.clone()).into_server(),
-            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), sections).into_server(),
+            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), catalogue)?.into_server(),
             tls: tls(settings)?,
             connections_max: settings.connections_max,
         })

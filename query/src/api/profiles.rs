@@ -1,12 +1,16 @@
-//! The profile service. gRPC calls enter; profiles leave from memory, after policy. Nothing is computed here.
+//! The profile service. gRPC calls enter; profiles leave from memory, after policy, and rows from the tables by the engine.
+//! Nothing is computed here.
 //!
 //! Wire contract: `proto/quad/profile/v1/profile.proto`.
 
 mod convert;
 mod describe;
+mod explain;
 mod mask;
 mod page;
+mod rows;
 mod scope;
+mod timeline;
 mod watch;
 
 use std::sync::Arc;
@@ -15,8 +19,9 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
     BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
-    GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse,
-    PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
+    ExplainItemRequest, ExplainItemResponse, GetProfileRequest, GetProfileResponse, GetTimelineRequest,
+    GetTimelineResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey,
+    ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
     WatchProfilesResponse, person_key, profile_result,
 };
 use tokio::sync::Semaphore;
@@ -24,8 +29,11 @@ use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
+use self::explain::Lineages;
 use self::mask::Mask;
 use self::page::Page;
+use self::rows::Wanted;
+use self::timeline::Events;
 use self::watch::Watcher;
 use super::flight::authenticate;
 use super::status::codes;
@@ -36,7 +44,7 @@ use crate::identity::index::OPEN;
 use crate::identity::{IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
-use crate::profile::{Person, Profiles, Section, Store};
+use crate::profile::{Definitions, Person, Profiles, Store};
 
 /// Keys a batch may have.
 const BATCH_MAX: usize = 200;
@@ -57,13 +65,27 @@ pub struct ProfilesApi {
     access: Arc<Access>,
     store: Arc<Store>,
     catalogue: DescribeProfileResponse,
+    lineages: Lineages,
     watches: Arc<Semaphore>,
 }
 
 impl ProfilesApi {
-    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, sections: &[Section]) -> Self {
-        let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        Self { engine, access, store, catalogue: describe::catalogue(sections), watches }
+    /// # Errors
+    /// A definition that cannot be parsed.
+    pub fn new(
+        engine: Arc<Engine>,
+        access: Arc<Access>,
+        store: Arc<Store>,
+        definitions: &Definitions,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            engine,
+            access,
+            store,
+            catalogue: describe::catalogue(&definitions.sections),
+            lineages: Lineages::new(definitions)?,
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        })
     }
 
     /// Ready to be added to a server.
@@ -85,10 +107,7 @@ impl ProfilesApi {
             let watermark = min_watermark.parse().map_err(Error::from)?;
             return self.store.after(&watermark, Instant::now() + WATERMARK_WAIT_MAX).await;
         }
-        self.store.get().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
-                .with_hint("try again in a moment")
-        })
+        self.store.newest()
     }
 }
 
@@ -135,6 +154,20 @@ impl ProfileService for ProfilesApi {
     async fn watch_profiles(&self, request: Request<WatchProfilesRequest>) -> Result<Response<Events>, Status> {
         watched(Door::WatchProfiles, self.watch(request)).await
     }
+
+    async fn explain_item(
+        &self,
+        request: Request<ExplainItemRequest>,
+    ) -> Result<Response<ExplainItemResponse>, Status> {
+        watched(Door::ExplainItem, self.explain(request)).await
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<GetTimelineRequest>,
+    ) -> Result<Response<GetTimelineResponse>, Status> {
+        watched(Door::GetTimeline, self.timeline(request)).await
+    }
 }
 
 /// Answers one call and records how it went.
@@ -148,7 +181,7 @@ async fn watched<T>(door: Door, answer: impl Future<Output = Result<T, Error>>) 
     Ok(answered?)
 }
 
-/// The calls: each is answered from memory, so none of them waits.
+/// The calls. Those about rows ask the engine; all others are answered from memory, so none of them waits.
 impl ProfilesApi {
     async fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
         let principal = self.enter(&request, Door::GetProfile)?;
@@ -220,6 +253,56 @@ impl ProfilesApi {
         let watcher = Watcher::new(self.store.clone(), &profiles, principal, &request, permit)?;
         let events = stream::unfold(watcher, async |mut watcher| Some((watcher.next().await?, watcher)));
         Ok(Response::new(events.boxed()))
+    }
+
+    async fn explain(&self, request: Request<ExplainItemRequest>) -> Result<Response<ExplainItemResponse>, Error> {
+        let principal = self.enter(&request, Door::ExplainItem)?;
+        let request = request.into_inner();
+        let purpose = convert::purpose(request.purpose)?;
+        let profiles = self.profiles(&request.min_watermark).await?;
+        let place = explain::item(&profiles, &request.item)?;
+        let item = &profiles.items[place];
+        let person = find(&profiles, request.person.as_ref())?;
+        let filters = format!("explain|{}|{}|{purpose:?}", person.id, item.id);
+        let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
+        audit(&principal, Door::ExplainItem, request.purpose, 1);
+        let inputs = self.lineages.inputs(item, self.engine.contracts(), &principal, purpose);
+        let wanted = Wanted { person_id: &person.id, tables: inputs.tables, from: None, to: None };
+        let (rows, next_page_token) = rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
+        let withheld = policy::is_withheld(&principal, purpose, item.class);
+        Ok(Response::new(ExplainItemResponse {
+            item: Some(convert::item(item, &profiles.item(person, place), withheld)),
+            description: Some(describe::item(item)),
+            views: self.lineages.views(item),
+            inputs: inputs.said,
+            rows,
+            next_page_token,
+            watermark: profiles.watermark.clone(),
+            snapshot: profiles.snapshot.id,
+        }))
+    }
+
+    async fn timeline(&self, request: Request<GetTimelineRequest>) -> Result<Response<GetTimelineResponse>, Error> {
+        let principal = self.enter(&request, Door::GetTimeline)?;
+        let request = request.into_inner();
+        let purpose = convert::purpose(request.purpose)?;
+        let (from, to) = timeline::span(&request)?;
+        let events = Events::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
+        let profiles = self.profiles(&request.min_watermark).await?;
+        let person = find(&profiles, request.person.as_ref())?;
+        let filters = format!("timeline|{}|{:?}|{from:?}|{to:?}|{purpose:?}", person.id, request.tables);
+        let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
+        audit(&principal, Door::GetTimeline, request.purpose, 1);
+        let wanted = Wanted { person_id: &person.id, tables: events.tables, from, to };
+        let (events_of_page, next_page_token) =
+            rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
+        Ok(Response::new(GetTimelineResponse {
+            events: events_of_page,
+            next_page_token,
+            withheld_tables: events.withheld,
+            watermark: profiles.watermark.clone(),
+            snapshot: profiles.snapshot.id,
+        }))
     }
 
     async fn resolve(

@@ -1,6 +1,7 @@
 //! The doors, opened on free ports, with clients that others wrote.
 
 mod profiles;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use chrono::DateTime;
 use chrono_tz::Tz;
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
 use datafusion::execution::SessionState;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::definition::{self, Definitions, Item, Question};
 use super::store::{ItemValue, Person, Profiles, State};
+use super::table;
 use super::value::Value;
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::error::Error;
@@ -36,6 +38,8 @@ pub struct Computer {
     ctx: SessionContext,
     definitions: Definitions,
     items: Arc<Vec<Item>>,
+    /// The SQL type of each item's value.
+    types: Vec<DataType>,
     timezone: Tz,
 }
 
@@ -60,7 +64,9 @@ impl Computer {
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
-        let computer = Self { ctx, definitions, items, timezone };
+        let mut types: Vec<DataType> =
+            items.iter().map(|item| table::type_without_question(&item.definition)).collect();
+        let mut computer = Self { ctx, definitions, items, types: Vec::new(), timezone };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         for view in &computer.definitions.views {
@@ -74,12 +80,23 @@ impl Computer {
             let first = question.items.first().map_or("question", |item| &computer.items[*item].id);
             let plan = computer.plan(&state, &question.sql, 0).await.map_err(|error| wrong(first, error))?;
             computer.check_columns(question, plan.schema().as_arrow())?;
+            for place in &question.items {
+                let Item { id, name, .. } = &computer.items[*place];
+                let given = plan.schema().field_with_unqualified_name(name)?.data_type();
+                types[*place] = table::sql_type(given).map_err(|error| wrong(id, error))?;
+            }
         }
+        computer.types = types;
         Ok(computer)
     }
 
     pub fn items(&self) -> &Arc<Vec<Item>> {
         &self.items
+    }
+
+    /// The SQL type of each item's value.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
     }
 
     fn check_columns(&self, question: &Question, schema: &datafusion::arrow::datatypes::Schema) -> Result<(), Error> {
@@ -114,7 +131,7 @@ impl Computer {
     async fn ask(&self, snapshot: &Arc<Snapshot>, what: &str, sql: &str, now: i64) -> Result<Vec<RecordBatch>, Error> {
         let began = Instant::now();
         let mut state = self.ctx.state();
-        state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
+        state.config_mut().options_mut().extensions.insert(Pinned::new(snapshot.clone()));
         state.mark_start_execution();
         let plan = self.plan(&state, sql, now).await?;
         let plan = state.create_physical_plan(&plan).await?;
