@@ -33,7 +33,7 @@ use self::explain::Lineages;
 use self::mask::Mask;
 use self::page::Page;
 use self::rows::Wanted;
-use self::timeline::Events;
+use self::timeline::EventTables;
 use self::watch::Watcher;
 use super::flight::authenticate;
 use super::status::codes;
@@ -267,7 +267,8 @@ impl ProfilesApi {
         let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
         audit(&principal, Door::ExplainItem, request.purpose, 1);
         let inputs = self.lineages.inputs(item, self.engine.contracts(), &principal, purpose);
-        let wanted = Wanted { person_id: &person.id, tables: inputs.tables, from: None, to: None };
+        let numbers = profiles.snapshot.identity.numbers(&person.id);
+        let wanted = Wanted { person_id: &person.id, numbers, tables: inputs.tables, from: None, to: None };
         let (rows, next_page_token) = rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
         let withheld = policy::is_withheld(&principal, purpose, item.class);
         Ok(Response::new(ExplainItemResponse {
@@ -287,13 +288,14 @@ impl ProfilesApi {
         let request = request.into_inner();
         let purpose = convert::purpose(request.purpose)?;
         let (from, to) = timeline::span(&request)?;
-        let events = Events::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
+        let events = EventTables::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
         let profiles = self.profiles(&request.min_watermark).await?;
         let person = find(&profiles, request.person.as_ref())?;
         let filters = format!("timeline|{}|{:?}|{from:?}|{to:?}|{purpose:?}", person.id, request.tables);
         let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
         audit(&principal, Door::GetTimeline, request.purpose, 1);
-        let wanted = Wanted { person_id: &person.id, tables: events.tables, from, to };
+        let numbers = profiles.snapshot.identity.numbers(&person.id);
+        let wanted = Wanted { person_id: &person.id, numbers, tables: events.tables, from, to };
         let (events_of_page, next_page_token) =
             rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
         Ok(Response::new(GetTimelineResponse {

@@ -101,10 +101,7 @@ impl TableProvider for ProfileTable {
             None => (0..self.schema.fields().len()).collect(),
         };
         let schema = Arc::new(self.schema.project(&columns)?);
-        let persons: Vec<Arc<Person>> = match equal_to(filters, "person_id") {
-            Some(id) => seen.profiles.by_id(id).into_iter().cloned().collect(),
-            None => seen.profiles.persons.clone(),
-        };
+        let persons = self.persons(&seen.profiles, filters);
         let share = persons.len().div_ceil(session.config().target_partitions()).max(1);
         let part = |persons: &[Arc<Person>]| -> Arc<dyn PartitionStream> {
             Arc::new(Part {
@@ -126,6 +123,19 @@ impl TableProvider for ProfileTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(filters.iter().map(|_| TableProviderFilterPushDown::Inexact).collect())
+    }
+}
+
+impl ProfileTable {
+    /// Those that `filters` may let through: one, where it names one.
+    fn persons(&self, profiles: &Profiles, filters: &[Expr]) -> Vec<Arc<Person>> {
+        let has =
+            |person: &&Arc<Person>, number: &str| person.student_nos.first().is_some_and(|first| **first == *number);
+        match (equal_to(filters, "person_id"), equal_to(filters, "student_no")) {
+            (Some(id), _) => profiles.by_id(id).into_iter().cloned().collect(),
+            (None, Some(number)) => profiles.persons.iter().filter(|person| has(person, number)).cloned().collect(),
+            (None, None) => profiles.persons.clone(),
+        }
     }
 }
 
@@ -197,7 +207,7 @@ impl Part {
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
 
-    /// A column of `profile.student`, in the order of [`columns::student`].
+    /// A column of `profile.student`, in the order of [`Of::columns`].
     fn of_students(&self, persons: &[Arc<Person>], column: usize, data_type: &DataType) -> Result<ArrayRef> {
         let Seen { profiles, withheld } = &*self.seen;
         match column {
@@ -214,7 +224,7 @@ impl Part {
         }
     }
 
-    /// A column of `profile.item`, in the order of [`columns::ITEM`].
+    /// A column of `profile.item`, in the order of [`Of::columns`].
     fn of_items(&self, persons: &[Arc<Person>], column: usize, data_type: &DataType) -> Result<ArrayRef> {
         let Seen { profiles, withheld } = &*self.seen;
         let rows =

@@ -17,6 +17,7 @@ use super::page;
 use crate::engine::Engine;
 use crate::engine::ask::Question;
 use crate::error::Error;
+use crate::identity::columns::PersonBy;
 use crate::profile::Value;
 use crate::snapshot::Snapshot;
 
@@ -26,6 +27,8 @@ const DAY_US: i64 = 86_400_000_000;
 #[derive(Debug)]
 pub struct Wanted<'a> {
     pub person_id: &'a str,
+    /// Every number the person ever had.
+    pub numbers: Vec<&'a str>,
     /// With the columns that are withheld.
     pub tables: Vec<(&'a Contract, Vec<&'a str>)>,
     /// Microseconds UTC, inclusive; `None` is since ever.
@@ -142,6 +145,10 @@ fn question(wanted: &Wanted, contract: &Contract, withheld: &[&str], page: &Page
     let day = |at: i64, off: i32| ScalarValue::Date32(i32::try_from(at.div_euclid(DAY_US)).ok().map(|day| day + off));
     let (time, key) = (time(contract), key(contract));
     let mut conditions = vec!["person_id = $1".to_string()];
+    if let Some(column) = number_in_key(contract, &wanted.numbers) {
+        let numbers: Vec<_> = wanted.numbers.iter().map(|number| bind(ScalarValue::from(*number))).collect();
+        conditions.push(format!("{column} IN ({})", numbers.join(", ")));
+    }
     let mut from = wanted.from;
     if let Some(Place { at, table, key: last }) = &page.after {
         let name = contract.name();
@@ -171,6 +178,17 @@ fn question(wanted: &Wanted, contract: &Contract, withheld: &[&str], page: &Page
         page.size + 1,
     );
     Question { sql, parameters }
+}
+
+/// The column of the key that must be one of `numbers` in a row of theirs: a filter on it reaches the files, where one on
+/// `person_id`, which is made of the row, does not. Only for numbers that a source can write in one way.
+fn number_in_key(contract: &Contract, numbers: &[&str]) -> Option<&'static str> {
+    const PLAIN: &str = "^[0-9A-Za-z]+$";
+    let PersonBy::Number(column) = PersonBy::of(contract) else { return None };
+    let is_plain = contract.field(column)?.pattern.as_deref() == Some(PLAIN);
+    let has_one_spelling = |number: &&str| number.bytes().all(|byte| byte.is_ascii_digit());
+    let is_in_key = contract.key.iter().any(|key| key == column);
+    (is_plain && is_in_key && !numbers.is_empty() && numbers.iter().all(has_one_spelling)).then_some(column)
 }
 
 /// A row's time, never null: where the source may be silent of it, when Quad received the row.

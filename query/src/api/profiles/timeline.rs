@@ -11,14 +11,14 @@ use crate::policy::{self, Purpose};
 
 /// The tables of a timeline, for one caller.
 #[derive(Debug, Default)]
-pub struct Events<'a> {
+pub struct EventTables<'a> {
     /// With the columns that are withheld.
     pub tables: Vec<(&'a Contract, Vec<&'a str>)>,
     /// Those that are withheld as a whole.
     pub withheld: Vec<String>,
 }
 
-impl<'a> Events<'a> {
+impl<'a> EventTables<'a> {
     /// The tables that `filters` name, by domain or by name; all without any.
     ///
     /// # Errors

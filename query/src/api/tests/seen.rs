@@ -138,6 +138,7 @@ async fn types_and_single_persons() {
         (format!("SELECT count(*) AS n FROM profile.student WHERE person_id = '{}'", first.person_id.to_uppercase()), 0),
         (format!("SELECT count(*) AS n FROM profile.item WHERE '{}' = person_id AND section = 'A'", first.person_id), 12),
         ("SELECT count(*) AS n FROM profile.item WHERE person_id = 'nobody'".to_string(), 0),
+        ("SELECT count(gpa) AS n FROM profile.student WHERE student_no = '20240002'".to_string(), 1),
         ("SELECT count(*) AS n FROM profile.student WHERE bed['building_id'] = 'B1' AND gpa > 1".to_string(), 1),
         ("SELECT count(*) AS n FROM (SELECT * FROM profile.item LIMIT 150) AS i".to_string(), 150),
         ("SELECT count(g.score) AS n FROM profile.student AS s JOIN academic.grade AS g ON g.person_id = s.person_id".to_string(), 3),

@@ -27,6 +27,7 @@ async fn page(engine: &Engine, size: i32, token: &str) -> (Vec<String>, String) 
     let tables = ["academic.attendance", "logistics.bed_assignment", "student_affairs.student_base"];
     let wanted = Wanted {
         person_id: &snapshot.identity.person(person).id,
+        numbers: snapshot.identity.numbers(&snapshot.identity.person(person).id),
         tables: tables.map(|table| (&**contracts.get(table).unwrap(), vec!["id_doc_hash"])).to_vec(),
         from: None,
         to: None,
@@ -105,4 +106,15 @@ fn a_place_is_read_as_it_was_written() {
     for token in ["", "a", "a.b.c", "f.zz.00.t", "f.1.0g.t", "f.1.ff.t"] {
         assert_eq!(Place::read(token, "f"), None, "{token}");
     }
+}
+
+#[test]
+fn a_number_reaches_the_files_only_where_it_has_one_spelling() {
+    let contracts = contracts();
+    let column = |table: &str, numbers: &[&str]| number_in_key(contracts.get(table).unwrap(), numbers);
+    assert_eq!(column("academic.grade", &["20240001", "20280001"]), Some("student_no"));
+    assert_eq!(column("academic.grade", &["20240001", "2024000A"]), None, "a source may write it 2024000a");
+    assert_eq!(column("academic.grade", &[]), None);
+    assert_eq!(column("student_affairs.leave_request", &["20240001"]), None, "not in the key");
+    assert_eq!(column("logistics.card_txn", &["20240001"]), None, "a card's");
 }
