@@ -70,7 +70,7 @@ pub async fn session(settings: &Settings, contracts: &Contracts) -> Result<Sessi
 }
 
 /// The schema of a domain, made when it is not there.
-pub fn schema(ctx: &SessionContext, domain: &str) -> Result<Arc<dyn SchemaProvider>, Error> {
+fn schema(ctx: &SessionContext, domain: &str) -> Result<Arc<dyn SchemaProvider>, Error> {
     let catalog = ctx.catalog(CATALOG).expect("the default catalog exists");
     if let Some(schema) = catalog.schema(domain) {
         return Ok(schema);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::TableProvider;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
@@ -133,18 +133,25 @@ impl Engine {
         })
     }
 
-    /// The same, with the profiles of `store`, which `computer` computes, as tables.
+    /// The same, over the profiles of `store`; [`Engine::show_profiles`] makes tables of them.
+    pub fn with_profiles(mut self, store: Arc<Store>) -> Self {
+        self.profiles = Some(store);
+        self
+    }
+
+    /// Has the tables of profiles the columns that `computer` computes from now on: also in the place of others, at one instant.
     ///
     /// # Errors
     /// What the catalog refuses: a mistake of ours.
-    pub fn with_profiles(mut self, computer: &Computer, store: Arc<Store>) -> Result<Self, Error> {
-        let schema = catalog::schema(&self.ctx, table::SCHEMA)?;
+    pub fn show_profiles(&self, computer: &Computer) -> Result<(), Error> {
+        let schema = MemorySchemaProvider::new();
         for of in Of::ALL {
             let rows = ProfileTable::new(of, computer.items(), computer.types());
             schema.register_table(of.table().to_string(), Arc::new(rows))?;
         }
-        self.profiles = Some(store);
-        Ok(self)
+        let catalog = self.ctx.catalog(CATALOG).expect("the default catalog exists");
+        catalog.register_schema(table::SCHEMA, Arc::new(schema))?;
+        Ok(())
     }
 
     pub fn contracts(&self) -> &Contracts {

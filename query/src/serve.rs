@@ -50,11 +50,12 @@ impl Bound {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
         let definitions = Definitions::load(&settings.profile_dir, &contracts, &settings.profile_sections_on)?;
-        let catalogue = definitions.clone();
+        let in_use = Arc::new(definitions.clone());
         let computer = Arc::new(Computer::new(&settings, &contracts, definitions).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
-        let engine = Arc::new(Engine::new(&settings, contracts).await?.with_profiles(&computer, store.clone())?);
-        let grpc = Grpc::new(&settings, &engine, &access, &store, &catalogue)?;
+        let engine = Arc::new(Engine::new(&settings, contracts).await?.with_profiles(store.clone()));
+        engine.show_profiles(&computer)?;
+        let grpc = Grpc::new(&settings, &engine, &access, &store, &in_use)?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;
         let grpc_listener = bind("grpc_listen", settings.grpc_listen).await?;
         let pg_listener = bind("pg_listen", settings.pg_listen).await?;

@@ -44,11 +44,12 @@ impl Grpc {
         engine: &Arc<Engine>,
         access: &Arc<Access>,
         store: &Arc<Store>,
-        catalogue: &Definitions,
+        definitions: &Arc<Definitions>,
     ) -> Result<Self, Error> {
         Ok(Self {
             flight: Flight::new(settings, engine.clone(), access.clone()).into_server(),
-            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), catalogue)?.into_server(),
+            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), definitions.clone())
+                .into_server(),
             tls: tls(settings)?,
             connections_max: settings.connections_max,
         })

@@ -29,7 +29,7 @@ use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
-use self::explain::Lineages;
+use self::explain::Inputs;
 use self::mask::Mask;
 use self::page::Page;
 use self::rows::Wanted;
@@ -64,28 +64,13 @@ pub struct ProfilesApi {
     engine: Arc<Engine>,
     access: Arc<Access>,
     store: Arc<Store>,
-    catalogue: DescribeProfileResponse,
-    lineages: Lineages,
+    definitions: Arc<Definitions>,
     watches: Arc<Semaphore>,
 }
 
 impl ProfilesApi {
-    /// # Errors
-    /// A definition that cannot be parsed.
-    pub fn new(
-        engine: Arc<Engine>,
-        access: Arc<Access>,
-        store: Arc<Store>,
-        definitions: &Definitions,
-    ) -> Result<Self, Error> {
-        Ok(Self {
-            engine,
-            access,
-            store,
-            catalogue: describe::catalogue(&definitions.sections),
-            lineages: Lineages::new(definitions)?,
-            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
-        })
+    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, definitions: Arc<Definitions>) -> Self {
+        Self { engine, access, store, definitions, watches: Arc::new(Semaphore::new(WATCHES_MAX)) }
     }
 
     /// Ready to be added to a server.
@@ -144,7 +129,7 @@ impl ProfileService for ProfilesApi {
     ) -> Result<Response<DescribeProfileResponse>, Status> {
         let answer = async {
             self.enter(&request, Door::DescribeProfile)?;
-            Ok(Response::new(self.catalogue.clone()))
+            Ok(Response::new(describe::catalogue(&self.definitions.sections)))
         };
         watched(Door::DescribeProfile, answer).await
     }
@@ -266,7 +251,7 @@ impl ProfilesApi {
         let filters = format!("explain|{}|{}|{purpose:?}", person.id, item.id);
         let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
         audit(&principal, Door::ExplainItem, request.purpose, 1);
-        let inputs = self.lineages.inputs(item, self.engine.contracts(), &principal, purpose);
+        let inputs = Inputs::new(item, &self.definitions.views, self.engine.contracts(), &principal, purpose)?;
         let numbers = profiles.snapshot.identity.numbers(&person.id);
         let wanted = Wanted { person_id: &person.id, numbers, tables: inputs.tables, from: None, to: None };
         let (rows, next_page_token) = rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
@@ -274,7 +259,7 @@ impl ProfilesApi {
         Ok(Response::new(ExplainItemResponse {
             item: Some(convert::item(item, &profiles.item(person, place), withheld)),
             description: Some(describe::item(item)),
-            views: self.lineages.views(item),
+            views: inputs.views,
             inputs: inputs.said,
             rows,
             next_page_token,

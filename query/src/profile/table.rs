@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use datafusion::arrow::datatypes::{DataType, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
@@ -66,15 +66,12 @@ impl Seen {
 pub struct ProfileTable {
     of: Of,
     schema: SchemaRef,
-    /// The items that are columns, by their places.
-    places: Arc<[usize]>,
 }
 
 impl ProfileTable {
     /// `types` are those of the items' values.
     pub fn new(of: Of, items: &[Item], types: &[DataType]) -> Self {
-        let places = columns::places(items).collect();
-        Self { of, schema: of.schema(items, types), places }
+        Self { of, schema: of.schema(items, types) }
     }
 }
 
@@ -109,7 +106,6 @@ impl TableProvider for ProfileTable {
                 seen: seen.clone(),
                 persons: persons.into(),
                 columns: columns.clone(),
-                places: self.places.clone(),
                 schema: schema.clone(),
             })
         };
@@ -160,7 +156,6 @@ struct Part {
     persons: Arc<[Arc<Person>]>,
     /// Of the table, in the order of `schema`.
     columns: Arc<[usize]>,
-    places: Arc<[usize]>,
     schema: SchemaRef,
 }
 
@@ -198,7 +193,7 @@ impl Part {
             Of::Items => persons.len() * self.seen.profiles.items.len(),
         };
         let columns = self.columns.iter().zip(self.schema.fields()).map(|(column, field)| match self.of {
-            Of::Students => self.of_students(persons, *column, field.data_type()),
+            Of::Students => self.of_students(persons, *column, field),
             Of::Items => self.of_items(persons, *column, field.data_type()),
         });
         let columns = columns.collect::<Result<_>>()?;
@@ -208,7 +203,7 @@ impl Part {
     }
 
     /// A column of `profile.student`, in the order of [`Of::columns`].
-    fn of_students(&self, persons: &[Arc<Person>], column: usize, data_type: &DataType) -> Result<ArrayRef> {
+    fn of_students(&self, persons: &[Arc<Person>], column: usize, field: &Field) -> Result<ArrayRef> {
         let Seen { profiles, withheld } = &*self.seen;
         match column {
             0 => Ok(array::text(persons.iter().map(|person| Some(&*person.id)))),
@@ -216,10 +211,13 @@ impl Part {
             2 => Ok(array::text(persons.iter().map(|person| Some(person.version.as_str())))),
             3 => Ok(array::times(persons.iter().map(|_| Some(profiles.computed_at)))),
             _ => {
-                let place = self.places[column - columns::HEAD.len()];
-                let given = persons.iter().map(|person| person.items[place].value.as_ref());
-                let values: Vec<Option<&Value>> = given.map(|value| value.filter(|_| !withheld[place])).collect();
-                array::values(&values, data_type)
+                // By name: a question may have been understood before the definitions were changed.
+                let place = profiles.items.iter().position(|item| item.name == *field.name());
+                let given = |person: usize, place: usize| persons[person].items[place].value.as_ref();
+                let seen = place.filter(|place| !withheld[*place]);
+                let values: Vec<Option<&Value>> =
+                    (0..persons.len()).map(|person| seen.and_then(|place| given(person, place))).collect();
+                array::values(&values, field.data_type())
             }
         }
     }

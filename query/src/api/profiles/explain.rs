@@ -1,7 +1,5 @@
 //! Where an item comes from. Its definition, what it reads and one person enter; the tables and her rows in them leave.
 
-use std::collections::HashMap;
-
 use proto::profile::v1::{DefinitionView, ExplainInput, InputRows};
 use schemas::{Contract, Contracts};
 
@@ -9,56 +7,38 @@ use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::identity::columns::PersonBy;
 use crate::policy::{self, Purpose};
-use crate::profile::definition::{Definitions, View};
+use crate::profile::definition::View;
 use crate::profile::lineage::Lineage;
 use crate::profile::{Item, Profiles};
 
-/// What every item reads; the same for every caller.
-#[derive(Debug)]
-pub struct Lineages {
-    views: Vec<View>,
-    /// By the item's id.
-    items: HashMap<String, Lineage>,
-}
-
-/// The tables of an item, for one caller.
+/// What an item reads, for one caller.
 #[derive(Debug, Default)]
 pub struct Inputs<'a> {
+    /// The views it builds on.
+    pub views: Vec<DefinitionView>,
     pub said: Vec<ExplainInput>,
     /// Those whose rows are given, with the columns that are withheld.
     pub tables: Vec<(&'a Contract, Vec<&'a str>)>,
 }
 
-impl Lineages {
+impl<'a> Inputs<'a> {
+    /// Nobody learns from rows what the item itself keeps from her.
+    ///
     /// # Errors
-    /// SQL that cannot be parsed.
-    pub fn new(definitions: &Definitions) -> Result<Self, Error> {
-        let items = definitions.items.iter();
-        let items = items.map(|item| Ok((item.id.clone(), Lineage::of(&item.definition, &definitions.views)?)));
-        Ok(Self { items: items.collect::<Result<_, Error>>()?, views: definitions.views.clone() })
-    }
-
-    /// The views that `item` builds on.
-    pub fn views(&self, item: &Item) -> Vec<DefinitionView> {
-        let view = |place: &usize| {
-            let View { name, sql } = &self.views[*place];
-            DefinitionView { name: name.clone(), definition: sql.trim().to_string() }
-        };
-        self.items.get(&item.id).map(|lineage| lineage.views.iter().map(view).collect()).unwrap_or_default()
-    }
-
-    /// The tables that `item` reads. Nobody learns from rows what the item itself keeps from her.
-    pub fn inputs<'a>(
-        &self,
+    /// A definition that cannot be parsed.
+    pub fn new(
         item: &Item,
+        views: &[View],
         contracts: &'a Contracts,
         principal: &Principal,
         purpose: Purpose,
-    ) -> Inputs<'a> {
+    ) -> Result<Self, Error> {
+        let lineage = Lineage::of(&item.definition, views)?;
         let is_withheld = policy::is_withheld(principal, purpose, item.class);
-        let mut inputs = Inputs::default();
-        for table in self.items.get(&item.id).into_iter().flat_map(|lineage| &lineage.tables) {
-            let rows = match contracts.get(table).map(|contract| (&**contract, PersonBy::of(contract))) {
+        let mut inputs =
+            Self { views: lineage.views.iter().map(|place| view(&views[*place])).collect(), ..Self::default() };
+        for table in lineage.tables {
+            let rows = match contracts.get(&table).map(|contract| (&**contract, PersonBy::of(contract))) {
                 None => InputRows::Derived,
                 Some((_, PersonBy::Nobody)) => InputRows::OfNobody,
                 Some(_) if is_withheld => InputRows::Withheld,
@@ -70,10 +50,14 @@ impl Lineages {
                     }
                 },
             };
-            inputs.said.push(ExplainInput { table: table.clone(), rows: rows.into() });
+            inputs.said.push(ExplainInput { table, rows: rows.into() });
         }
-        inputs
+        Ok(inputs)
     }
+}
+
+fn view(View { name, sql }: &View) -> DefinitionView {
+    DefinitionView { name: name.clone(), definition: sql.trim().to_string() }
 }
 
 /// The place of the item that a request names.

@@ -173,7 +173,7 @@ async fn profiles_over_the_postgres_wire() {
         minor Some("f")
         expected_grad_on Some("2028-06-30")
         bed Some("(B1,3,301,B1-301-1)")
-        conflicts Some("(0,)")
+        conflicts Some("(0,\"\")")
         presence None"#]]
     .assert_eq(&shown.join("\n"));
     let (gpa, minor): (f64, bool) = (binary[0].get("gpa"), binary[0].get("minor"));
@@ -220,11 +220,12 @@ async fn an_item_is_explained_by_its_rows() {
     let description = answer.description.clone().unwrap();
     assert!(description.definition.contains("grade_point") && description.window == "study", "{description:?}");
     let views: Vec<_> = answer.views.iter().map(|view| view.name.as_str()).collect();
-    expect!["enrollment grade"].assert_eq(&views.join(" "));
+    expect!["term_now enrollment grade term"].assert_eq(&views.join(" "));
     expect![[r#"
         academic.course of_nobody
         academic.enrollment given
         academic.grade given
+        extension.calendar_day of_nobody
     "#]]
     .assert_eq(&inputs(&answer));
     expect![[r#"

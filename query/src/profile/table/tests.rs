@@ -34,7 +34,8 @@ impl School {
         let computer = Computer::new(&settings, &contracts, definitions).await.unwrap();
         let store = Arc::new(Store::default());
         let engine = Engine::new(&settings, contracts).await.unwrap();
-        let engine = engine.with_profiles(&computer, store.clone()).unwrap();
+        let engine = engine.with_profiles(store.clone());
+        engine.show_profiles(&computer).unwrap();
         engine.refresh(&source(&campus()).await, crate::fixture::KEY).await.unwrap();
         Self { engine, computer, store }
     }
@@ -108,9 +109,37 @@ async fn a_watermark_is_waited_for_in_profiles_where_they_are_read() {
     assert_eq!(school.ask(reached, Some(9)).await.unwrap(), token(9));
 }
 
+/// A question that was understood before the definitions were changed goes on; what is no item any more is null.
+#[tokio::test]
+async fn definitions_change_under_a_prepared_question() {
+    let mut school = School::new().await;
+    school.compute().await;
+    let sql = "SELECT count(name) * 10 + count(gpa) FROM profile.student";
+    let prepared = school.engine.prepare_text(&analyst(), Door::FlightSql, sql).await.unwrap();
+    let count = async |school: &School| {
+        let answer = school.engine.run(&analyst(), &prepared, Vec::new(), Terms::default()).await.unwrap();
+        let batches: Vec<RecordBatch> = answer.try_collect().await.unwrap();
+        ScalarValue::try_from_array(batches[0].column(0), 0).unwrap()
+    };
+    assert_eq!(count(&school).await, ScalarValue::from(22_i64));
+    let folder = tempfile::tempdir().unwrap();
+    let section = "section = \"A\"\ntitle = \"\"\ntitle_en = \"\"\n[[questions]]\nsources = [\"student_affairs.student_base\"]\n\
+        window = \"now\"\nsql = \"SELECT person_id, name, class_id FROM student_affairs.student_base\"\n\
+        items = [{ id = \"A01\", name = \"class_id\", title = \"\", class = 1 }, { id = \"A02\", name = \"name\", title = \"\", class = 2 }]\n";
+    std::fs::write(folder.path().join("a.toml"), section).unwrap();
+    let definitions = Definitions::load(folder.path(), &contracts(), &[]).unwrap();
+    school.computer = Computer::new(&Settings::default(), &contracts(), definitions).await.unwrap();
+    school.engine.show_profiles(&school.computer).unwrap();
+    school.store.set(Arc::new(school.computer.compute(school.engine.pin().snapshot.clone(), NOW, None).await.unwrap()));
+    assert_eq!(count(&school).await, ScalarValue::from(20_i64));
+    let classes = "SELECT string_agg(class_id, ' ' ORDER BY class_id) FROM profile.student";
+    assert_eq!(school.ask(classes, None).await.unwrap(), ScalarValue::from("K2401 K2402"));
+    assert_eq!(school.ask("SELECT gpa FROM profile.student", None).await.unwrap_err().kind, ErrorKind::UndefinedColumn);
+}
+
 #[test]
 fn types_are_those_of_the_profile_service() {
-    use datafusion::arrow::datatypes::{Field, TimeUnit};
+    use datafusion::arrow::datatypes::TimeUnit;
 
     let part = |name: &str, data_type| Field::new(name, data_type, false);
     let list = DataType::List(Arc::new(part("item", DataType::Decimal128(9, 2))));
@@ -130,7 +159,7 @@ fn nested_values_become_nested_columns() {
     let element =
         object(vec![("field", Value::Text("a".into())), ("classes", Value::List(vec![Value::Int(1), Value::Int(2)]))]);
     let given = object(vec![("count", Value::Int(1)), ("fields", Value::List(vec![element]))]);
-    let part = |name: &str, data_type| datafusion::arrow::datatypes::Field::new(name, data_type, true);
+    let part = |name: &str, data_type| Field::new(name, data_type, true);
     let listed = |data_type| DataType::List(Arc::new(part("item", data_type)));
     let element =
         DataType::Struct(vec![part("field", DataType::Utf8), part("classes", listed(DataType::Int64))].into());
