@@ -132,8 +132,8 @@ async fn definitions_change_under_a_prepared_question() {
     school.engine.show_profiles(&school.computer).unwrap();
     school.store.set(Arc::new(school.computer.compute(school.engine.pin().snapshot.clone(), NOW, None).await.unwrap()));
     assert_eq!(count(&school).await, ScalarValue::from(20_i64));
-    let classes = "SELECT string_agg(class_id, ' ' ORDER BY class_id) FROM profile.student";
-    assert_eq!(school.ask(classes, None).await.unwrap(), ScalarValue::from("K2401 K2402"));
+    let first = "SELECT min(class_id) FROM profile.student";
+    assert_eq!(school.ask(first, None).await.unwrap(), ScalarValue::from("K2401"));
     assert_eq!(school.ask("SELECT gpa FROM profile.student", None).await.unwrap_err().kind, ErrorKind::UndefinedColumn);
 }
 
