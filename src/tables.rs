@@ -1,12 +1,16 @@
 //! `quad tables`: which tables there are, and with `--describe` all that the contract of one says.
 //!
-//! Contracts and the lake's versions enter; text for people leaves or, with `--json`, one document for scripts.
+//! Contracts, the profile's definitions and the lake's versions enter; text for people leaves or, with `--json`, one document
+//! for scripts.
+
+mod profile;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use lake::Lake;
+use query::profile::table::Of;
 use schemas::describe;
 use schemas::{Contract, Contracts, Field, Kind};
 use serde_json::{Value, json};
@@ -31,14 +35,16 @@ pub struct TablesArgs {
 /// A name that is no table, or a lake that cannot be read.
 pub async fn run(settings: &Settings, args: &TablesArgs) -> Result<ExitCode> {
     let contracts = settings.contracts()?;
-    match &args.describe {
-        Some(name) => describe(&contracts, name, args.json)?,
-        None => list(&contracts, &Lake::open(&settings.lake)?, args.json).await?,
+    match args.describe.as_deref().map(|name| (name, profile::named(name))) {
+        Some((_, Some(of))) => profile::describe(settings, &contracts, of, args.json).await?,
+        Some((name, None)) => describe(&contracts, name, args.json)?,
+        None => list(settings, &contracts, args.json).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn list(contracts: &Contracts, lake: &Lake, as_json: bool) -> Result<()> {
+async fn list(settings: &Settings, contracts: &Contracts, as_json: bool) -> Result<()> {
+    let (lake, definitions) = (Lake::open(&settings.lake)?, profile::definitions(settings, contracts)?);
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     for contract in contracts.all() {
         let table = if contract.kind == Kind::Derived { None } else { lake.find(contract).await? };
@@ -63,6 +69,20 @@ async fn list(contracts: &Contracts, lake: &Lake, as_json: bool) -> Result<()> {
             number(stored),
             number(version),
         ]);
+    }
+    for of in Of::ALL {
+        let columns = of.columns(&definitions.items);
+        let (name, class, key) = (profile::name(of), profile::class(&columns).to_string(), of.key().join(", "));
+        rows.push(vec![
+            name,
+            of.title().to_string(),
+            "derived".to_string(),
+            key,
+            class,
+            "-".to_string(),
+            "-".to_string(),
+        ]);
+        documents.push(profile::listed(of, &columns));
     }
     if as_json {
         print_document(&documents)?;

@@ -1,10 +1,12 @@
 //! Answering questions. SQL, a principal and parameters enter; a stream of batches leaves. Every door comes here, so that
 //! policy, limits and the audit are the same behind all of them.
 //!
-//! A question is prepared once and run as often as one likes, each time on the newest snapshot. It holds memory, a place
-//! among the running ones and a deadline until its stream ends or is dropped.
+//! A question is prepared once and run as often as one likes, each time on the newest snapshot; one that reads profiles, on the
+//! snapshot that the newest profiles were computed from. It holds memory, a place among the running ones and a deadline
+//! until its stream ends or is dropped.
 
 pub mod answer;
+pub mod ask;
 pub mod plan;
 pub mod refresh;
 #[cfg(test)]
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
-use datafusion::catalog::TableProvider;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::execution::SessionState;
 use datafusion::execution::context::SQLOptions;
@@ -27,7 +29,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use schemas::Contracts;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use topic::Watermark;
 
@@ -40,6 +42,8 @@ use crate::error::{Error, ErrorKind};
 use crate::guard;
 use crate::metrics::{self, Watch};
 use crate::policy::{self, Door};
+use crate::profile::table::{self, Of, ProfileTable, Seen};
+use crate::profile::{Computer, Profiles, Store};
 use crate::settings::Settings;
 use crate::snapshot::{Pinned, Snapshot};
 
@@ -55,6 +59,8 @@ pub struct Engine {
     ctx: SessionContext,
     contracts: Arc<Contracts>,
     pin: watch::Sender<Arc<Pin>>,
+    /// Where the tables of [`table::SCHEMA`] are read from; without it there are none.
+    profiles: Option<Arc<Store>>,
     slots: Arc<Semaphore>,
     timeout: Duration,
     queue_timeout: Duration,
@@ -96,6 +102,7 @@ pub struct Prepared {
     pub schema: SchemaRef,
     /// Where it came in.
     pub door: Door,
+    reads_profiles: bool,
     /// `$1`, `$2`, … in order; no type where the question leaves it open.
     pub parameters: Vec<Option<DataType>>,
     /// The first 64 bits of the SHA-256 of the SQL, for the audit: it tells questions apart and says nothing.
@@ -109,7 +116,7 @@ impl Engine {
     /// See [`catalog::session`].
     pub async fn new(settings: &Settings, contracts: Arc<Contracts>) -> Result<Self, Error> {
         let ctx = catalog::session(settings, &contracts).await?;
-        let pin = watch::Sender::new(Arc::new(bind(&ctx, Arc::default())));
+        let pin = watch::Sender::new(Arc::new(bind(&ctx, Pinned::default())));
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("quad-query").enable_all().build();
         let runtime = runtime.map_err(|error| Error::settings("could not start threads").with_source(error))?;
         Ok(Self {
@@ -118,11 +125,33 @@ impl Engine {
             ctx,
             contracts,
             pin,
+            profiles: None,
             slots: Arc::new(Semaphore::new(settings.queries_concurrent_max)),
             timeout: Duration::from_secs(settings.query_timeout_s),
             queue_timeout: Duration::from_millis(settings.queue_timeout_ms),
             runtime: Some(runtime),
         })
+    }
+
+    /// The same, over the profiles of `store`; [`Engine::show_profiles`] makes tables of them.
+    pub fn with_profiles(mut self, store: Arc<Store>) -> Self {
+        self.profiles = Some(store);
+        self
+    }
+
+    /// Has the tables of profiles the columns that `computer` computes from now on: also in the place of others, at one instant.
+    ///
+    /// # Errors
+    /// What the catalog refuses: a mistake of ours.
+    pub fn show_profiles(&self, computer: &Computer) -> Result<(), Error> {
+        let schema = MemorySchemaProvider::new();
+        for of in Of::ALL {
+            let rows = ProfileTable::new(of, computer.items(), computer.types());
+            schema.register_table(of.table().to_string(), Arc::new(rows))?;
+        }
+        let catalog = self.ctx.catalog(CATALOG).expect("the default catalog exists");
+        catalog.register_schema(table::SCHEMA, Arc::new(schema))?;
+        Ok(())
     }
 
     pub fn contracts(&self) -> &Contracts {
@@ -155,12 +184,17 @@ impl Engine {
 
     /// Answers from `snapshot` from now on.
     pub fn set_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.pin.send_replace(Arc::new(bind(&self.ctx, snapshot)));
+        self.pin.send_replace(Arc::new(self.bind(snapshot)));
     }
 
     /// The session bound to another snapshot than the newest.
     pub fn bind(&self, snapshot: Arc<Snapshot>) -> Pin {
-        bind(&self.ctx, snapshot)
+        bind(&self.ctx, Pinned::new(snapshot))
+    }
+
+    /// The session bound to profiles, as `principal` may see them, and to the snapshot they were computed from.
+    fn bind_profiles(&self, profiles: Arc<Profiles>, principal: &Principal) -> Pin {
+        bind(&self.ctx, Pinned::with_profiles(Seen::new(profiles, principal)))
     }
 
     /// The schemas of contracts, ordered: what a tool should show.
@@ -237,9 +271,11 @@ impl Engine {
         let sql_hash = hash(&statement.to_string());
         let statement = DfStatement::Statement(Box::new(statement));
         let state = self.ctx.state();
+        let mut reads_profiles = false;
         for table in state.resolve_table_references(&statement)? {
             let table = table.resolve(CATALOG, "public");
             policy::read_table(principal, &table.schema, &table.table)?;
+            reads_profiles |= *table.schema == *table::SCHEMA;
         }
         let plan = state.statement_to_plan(statement).await.map_err(|error| self.explain(error))?;
         SQLOptions::new()
@@ -249,7 +285,8 @@ impl Engine {
             .verify_plan(&plan)
             .map_err(|error| Error::new(ErrorKind::ReadOnly, "the statement would change something").with_source(error))?;
         let schema = Arc::new(plan.schema().as_arrow().clone());
-        Ok(Prepared { parameters: parameter_types(&plan)?, schema, door, plan: Plan::new(&state, plan), sql_hash })
+        let (parameters, plan) = (parameter_types(&plan)?, Plan::new(&state, plan));
+        Ok(Prepared { plan, schema, door, reads_profiles, parameters, sql_hash })
     }
 
     /// Answers a question. `parameters` are `$1`, `$2`, … in order.
@@ -266,7 +303,7 @@ impl Engine {
     ) -> Result<Answer, Error> {
         let timeout = terms.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout));
         let mut audit = Audit::new(principal, prepared);
-        let started = self.start(prepared, parameters, timeout, terms.after.as_ref(), &mut audit).await;
+        let started = self.start(principal, prepared, parameters, timeout, terms.after.as_ref(), &mut audit).await;
         match started {
             Ok(running) => Ok(Answer::new(running, audit)),
             Err(error) => {
@@ -278,6 +315,7 @@ impl Engine {
 
     async fn start(
         &self,
+        principal: &Principal,
         prepared: &Prepared,
         parameters: Vec<ScalarValue>,
         timeout: Duration,
@@ -285,21 +323,32 @@ impl Engine {
         audit: &mut Audit,
     ) -> Result<Running, Error> {
         let deadline = Instant::now() + timeout;
+        let store = self.profiles.as_ref().filter(|_| prepared.reads_profiles);
         // Whoever waits for records takes nobody's place.
-        self.pin_after(after, deadline).await?;
-        let queued = self.watch.queue();
-        let waiting = tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned());
-        let permit = waiting.await.map_err(|_| {
-            Error::new(ErrorKind::Busy, "too many questions are running").with_hint("try again in a moment")
-        })?;
-        let permit = permit.map_err(|_| Error::new(ErrorKind::Unavailable, "quad is shutting down"))?;
-        drop(queued);
+        match (store, after) {
+            (Some(store), Some(after)) => drop(store.after(after, deadline).await?),
+            (_, after) => drop(self.pin_after(after, deadline).await?),
+        }
+        let permit = self.place().await?;
         let plan = bind_parameters(prepared, parameters)?;
-        let pin = self.pin();
+        let pin = match store {
+            Some(store) => Arc::new(self.bind_profiles(store.newest()?, principal)),
+            None => self.pin(),
+        };
         audit.snapshot = pin.snapshot.id;
         let mut running = Running::spawn(self.runtime(), pin.state.clone(), plan, permit, timeout);
         tokio::time::timeout_at(deadline, running.started()).await.map_err(|_| answer::timed_out(timeout))??;
         Ok(running)
+    }
+
+    /// A place among the running questions, held until it is dropped.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let _queued = self.watch.queue();
+        let waiting = tokio::time::timeout(self.queue_timeout, self.slots.clone().acquire_owned());
+        let permit = waiting.await.map_err(|_| {
+            Error::new(ErrorKind::Busy, "too many questions are running").with_hint("try again in a moment")
+        })?;
+        permit.map_err(|_| Error::new(ErrorKind::Unavailable, "quad is shutting down"))
     }
 
     /// Questions that run now.
@@ -348,9 +397,10 @@ pub fn not_reached() -> Error {
         .with_hint("the log or landing is behind, or the token is of another installation: ask again, or without it")
 }
 
-fn bind(ctx: &SessionContext, snapshot: Arc<Snapshot>) -> Pin {
+fn bind(ctx: &SessionContext, pinned: Pinned) -> Pin {
     let mut state = ctx.state();
-    state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
+    let snapshot = pinned.snapshot.clone();
+    state.config_mut().options_mut().extensions.insert(pinned);
     state.mark_start_execution();
     Pin { snapshot, state: Arc::new(state) }
 }

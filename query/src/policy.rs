@@ -3,6 +3,8 @@
 //! A principal and what it asks for enter; yes, no, or withheld leave. Today this is the role's matrix; row and column
 //! policy, scopes and minimum group sizes will come here, and nowhere else.
 
+use schemas::{Contract, Field};
+
 use crate::access::{Principal, Role};
 use crate::error::{Error, ErrorKind};
 
@@ -25,6 +27,8 @@ pub enum Door {
     /// Confirming, rejecting, merging, splitting and undoing.
     DecideIdentity,
     IdentityHistory,
+    ExplainItem,
+    GetTimeline,
 }
 
 impl Door {
@@ -43,6 +47,8 @@ impl Door {
             Self::ListReviews => "list_reviews",
             Self::DecideIdentity => "decide_identity",
             Self::IdentityHistory => "identity_history",
+            Self::ExplainItem => "explain_item",
+            Self::GetTimeline => "get_timeline",
         }
     }
 
@@ -70,7 +76,10 @@ pub fn enter(principal: &Principal, door: Door) -> Result<(), Error> {
     let roles: &[Role] = match door {
         Door::FlightSql | Door::Postgres => &[Role::Admin, Role::Analyst],
         Door::GetProfile | Door::BatchGetProfiles => &[Role::Admin, Role::Counselor, Role::App],
-        Door::ListProfiles | Door::WatchProfiles => &[Role::Admin, Role::Counselor],
+        // Of many persons, or the rows behind what is told of one.
+        Door::ListProfiles | Door::WatchProfiles | Door::ExplainItem | Door::GetTimeline => {
+            &[Role::Admin, Role::Counselor]
+        }
         Door::ResolveIdentity => &[Role::Admin, Role::App],
         Door::ManageProfiles => &[Role::Admin],
         Door::ListReviews | Door::DecideIdentity | Door::IdentityHistory => &[Role::Admin],
@@ -105,6 +114,31 @@ pub fn is_withheld(principal: &Principal, purpose: Purpose, class: u8) -> bool {
     class >= 3 && !may_see_trails
 }
 
+/// Whether an item of `class` is kept from `principal` who reads profiles over SQL, which says no purpose.
+pub fn is_withheld_from_sql(principal: &Principal, class: u8) -> bool {
+    is_withheld(principal, Purpose::default(), class)
+}
+
+/// What `principal` may see of the rows of a table that are one person's, for `purpose`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows<'a> {
+    /// Nothing, not even when something happened: the time of an event is of class 3 itself, or the table is not for the role.
+    Withheld,
+    /// All but these columns.
+    Without(Vec<&'a str>),
+}
+
+/// See [`Rows`].
+pub fn rows<'a>(principal: &Principal, purpose: Purpose, contract: &'a Contract) -> Rows<'a> {
+    let withheld = |field: &&Field| is_withheld(principal, purpose, field.class as u8);
+    let columns: Vec<&str> = contract.fields.iter().filter(withheld).map(|field| field.name.as_str()).collect();
+    let is_trail = columns.contains(&contract.event_time.as_str());
+    match is_trail || read_table(principal, &contract.domain, &contract.table).is_err() {
+        true => Rows::Withheld,
+        false => Rows::Without(columns),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +166,8 @@ mod tests {
                 Door::ListReviews,
                 Door::DecideIdentity,
                 Door::IdentityHistory,
+                Door::ExplainItem,
+                Door::GetTimeline,
             ] {
                 if enter(&principal(role), door).is_ok() {
                     matrix += &format!(" {door:?}");
@@ -145,12 +181,44 @@ mod tests {
             };
         }
         expect![[r#"
-            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles ListReviews DecideIdentity IdentityHistory; class 3 for safety
+            Admin: FlightSql Postgres GetProfile BatchGetProfiles ListProfiles ResolveIdentity DescribeProfile WatchProfiles ManageProfiles ListReviews DecideIdentity IdentityHistory ExplainItem GetTimeline; class 3 for safety
             Analyst: FlightSql Postgres DescribeProfile; class 3 never
-            Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile WatchProfiles; class 3 for safety
+            Counselor: GetProfile BatchGetProfiles ListProfiles DescribeProfile WatchProfiles ExplainItem GetTimeline; class 3 for safety
             App: GetProfile BatchGetProfiles ResolveIdentity DescribeProfile; class 3 never
         "#]]
         .assert_eq(&matrix);
+    }
+
+    #[test]
+    fn rows_are_withheld_by_field_and_as_a_whole() {
+        let contracts = crate::fixture::contracts();
+        let mut out = String::new();
+        for table in ["student_affairs.student_base", "access_control.access_event", "platform.dead_letter"] {
+            for (role, purpose) in [
+                (Role::Counselor, Purpose::DailyWork),
+                (Role::Counselor, Purpose::Safety),
+                (Role::App, Purpose::Safety),
+                (Role::Admin, Purpose::Safety),
+            ] {
+                let rows = rows(&principal(role), purpose, contracts.get(table).unwrap());
+                out += &format!("{table} {role:?} {purpose:?}: {rows:?}\n");
+            }
+        }
+        expect![[r#"
+            student_affairs.student_base Counselor DailyWork: Without(["id_doc_hash"])
+            student_affairs.student_base Counselor Safety: Without([])
+            student_affairs.student_base App Safety: Without(["id_doc_hash"])
+            student_affairs.student_base Admin Safety: Without([])
+            access_control.access_event Counselor DailyWork: Withheld
+            access_control.access_event Counselor Safety: Without([])
+            access_control.access_event App Safety: Withheld
+            access_control.access_event Admin Safety: Without([])
+            platform.dead_letter Counselor DailyWork: Withheld
+            platform.dead_letter Counselor Safety: Withheld
+            platform.dead_letter App Safety: Withheld
+            platform.dead_letter Admin Safety: Without([])
+        "#]]
+        .assert_eq(&out);
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl Bound {
     ) -> Result<Self, Error> {
         settings.validate()?;
         let key: Sensitive<Vec<u8>> = settings.person_key()?;
-        let engine = Arc::new(Engine::new(&settings, contracts).await?);
         let (access, store) = (Arc::new(access), Arc::new(Store::default()));
+        let engine = Arc::new(Engine::new(&settings, contracts).await?.with_profiles(store.clone()));
         let live = Arc::new(Live::new(&settings, &engine, &store).await?);
         let grpc = Grpc::new(&settings, &engine, &access, &store, &live, decide, key.clone())?;
         let postgres = Postgres::new(&settings, engine.clone(), access)?;

@@ -3,7 +3,7 @@
 //!
 //! A question's plan names tables, not versions. [`Pinned`] carries the snapshot through the session's configuration to
 //! where a plan is bound: table scans and identity functions. So a prepared statement always answers from the newest
-//! snapshot, and never from two.
+//! snapshot, and never from two. A question that reads profiles is pinned to the very snapshot they were computed from.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use topic::Watermark;
 
 use crate::identity::Index;
+use crate::profile::table::Seen;
 use crate::source::TableVersion;
 
 /// All tables, each at one version, and who is who in them.
@@ -48,18 +49,45 @@ impl Snapshot {
     }
 }
 
-/// The snapshot a session answers from.
+/// What a session answers from.
 #[derive(Debug, Clone, Default)]
-pub struct Pinned(pub Arc<Snapshot>);
+pub struct Pinned {
+    pub snapshot: Arc<Snapshot>,
+    /// Only for a question that reads profiles; then `snapshot` is theirs.
+    profiles: Option<Arc<Seen>>,
+}
 
 impl Pinned {
+    /// A snapshot without profiles.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, profiles: None }
+    }
+
+    /// Profiles and the snapshot they were computed from.
+    pub fn with_profiles(profiles: Seen) -> Self {
+        Self { snapshot: profiles.snapshot().clone(), profiles: Some(Arc::new(profiles)) }
+    }
+
     /// The snapshot of the session whose options these are.
     ///
     /// # Errors
     /// The session has none: a mistake of ours.
     pub fn of(options: &ConfigOptions) -> Result<Arc<Snapshot>> {
         let pinned = options.extensions.get::<Self>();
-        pinned.map(|pinned| pinned.0.clone()).ok_or_else(|| DataFusionError::Internal("no snapshot is pinned".into()))
+        pinned
+            .map(|pinned| pinned.snapshot.clone())
+            .ok_or_else(|| DataFusionError::Internal("no snapshot is pinned".into()))
+    }
+
+    /// The profiles of the session whose options these are.
+    ///
+    /// # Errors
+    /// The session has none: a mistake of ours.
+    pub fn profiles_of(options: &ConfigOptions) -> Result<Arc<Seen>> {
+        let pinned = options.extensions.get::<Self>();
+        pinned
+            .and_then(|pinned| pinned.profiles.clone())
+            .ok_or_else(|| DataFusionError::Internal("no profiles are pinned".into()))
     }
 }
 

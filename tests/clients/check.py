@@ -132,6 +132,28 @@ def psycopg_cannot_write():
 
 
 @check
+def psycopg_reads_profiles_as_the_service_tells_them():
+    student = setting("QUAD_STUDENT")
+    profile = reflected().call(PROFILES, "GetProfile", person={"student_no": student}).profile
+    items = {item.name: item for item in profile.items}
+    states = "SELECT item_id, state FROM profile.item WHERE person_id = %s ORDER BY item_id"
+    values = "SELECT person_id, version, name, gpa, failed_courses, student_nos, bed IS NULL, last_pass_day FROM profile.student WHERE student_no = %s"
+    with postgres() as connection:
+        told = connection.execute(states, [profile.person_id]).fetchall()
+        names = [item.DESCRIPTOR.fields_by_name["state"].enum_type.values_by_number[item.state].name for item in profile.items]
+        same("states", told, [(item.id, name.removeprefix("ITEM_STATE_").lower()) for item, name in zip(profile.items, names)])
+        row = connection.execute(values, [student]).fetchone()
+        columns = [column.name for column in connection.execute("SELECT * FROM profile.student LIMIT 1").description]
+    same("person", row[:2], (profile.person_id, profile.profile_version))
+    expected = [items["name"].value.string_value, items["gpa"].value.double_value, items["failed_courses"].value.int64_value]
+    same("values", list(row[2:5]), expected)
+    same("list", row[5], [value.string_value for value in items["student_nos"].value.list_value.values])
+    same("no bed", row[6], not items["bed"].HasField("value"))
+    same("class 3", row[7], None)
+    same("columns that are missing", set(items) - {"profile_version", "computed_at"} - set(columns), set())
+
+
+@check
 def psql_answers():
     if not shutil.which("psql"):
         raise Skip("psql is not installed")
@@ -329,6 +351,61 @@ def grpc_resolves_identity():
     assert student in answer.student_nos, answer
     profile = service.call(PROFILES, "GetProfile", person={"student_no": student}).profile
     same("person", answer.person_id, profile.person_id)
+
+
+def pages(method, rows, **fields):
+    """All rows of a call that answers page by page."""
+    service, token = reflected(), ""
+    while True:
+        page = service.call(PROFILES, method, page_token=token, **fields)
+        yield from getattr(page, rows)
+        token = page.next_page_token
+        if not token:
+            return
+
+
+@check
+def grpc_explains_an_item():
+    person = {"student_no": setting("QUAD_STUDENT")}
+    answer = reflected().call(PROFILES, "ExplainItem", person=person, item="gpa")
+    profile = reflected().call(PROFILES, "GetProfile", person=person, item_mask={"paths": ["gpa"]}).profile
+    same("item", answer.item.value, profile.items[0].value)
+    assert "grade_point" in answer.description.definition, answer.description
+    inputs = {found.table: found.rows for found in answer.inputs}
+    assert inputs[GRADES] == 1 and inputs["academic.course"] == 2, inputs
+    rows = [row for row in pages("ExplainItem", "rows", person=person, item="gpa", page_size=2) if row.table == GRADES]
+    with postgres() as connection:
+        query = f"SELECT src, kafka_partition, kafka_offset FROM {GRADES} WHERE person_id = %s ORDER BY 2, 3"
+        grades = connection.execute(query, [profile.person_id]).fetchall()
+    same("rows", sorted((row.source, row.partition, row.offset) for row in rows), sorted(grades))
+    assert grades and all(row.topic.endswith(GRADES) for row in rows), "no rows, or of another topic"
+
+
+@check
+def grpc_tells_a_timeline():
+    person = {"person": {"student_no": setting("QUAD_STUDENT")}, "purpose": "PURPOSE_SAFETY"}
+    whole = list(pages("GetTimeline", "events", page_size=500, **person))
+    small = list(pages("GetTimeline", "events", page_size=7, **person))
+    assert len(whole) > 7 and whole == small, f"{len(whole)} events whole, {len(small)} in small pages"
+    order = [(event.event_time.ToMicroseconds(), event.table) for event in whole]
+    same("order", order, sorted(order))
+    places = {(event.topic, event.partition, event.offset) for event in whole}
+    same("repeats", len(places), len(whole))
+    with postgres() as connection:
+        query = f"SELECT count(*) FROM {EVENTS} WHERE person_id = person_by_number(%s, NULL)"
+        passages = connection.execute(query, [setting("QUAD_STUDENT")]).fetchone()[0]
+    same("passages", sum(event.table == EVENTS for event in whole), passages)
+    daily = reflected().call(PROFILES, "GetTimeline", person=person["person"])
+    assert EVENTS in daily.withheld_tables and all(event.table != EVENTS for event in daily.events), "trails are told"
+
+
+@check
+def the_example_runs():
+    script = pathlib.Path(__file__).parents[2] / "examples/python/profile.py"
+    command = [sys.executable, str(script), setting("QUAD_STUDENT"), "--grpc", setting("QUAD_GRPC")]
+    output = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT_S, stdin=subprocess.DEVNULL)
+    assert output.returncode == 0, output.stderr
+    assert setting("QUAD_STUDENT") in output.stdout and GRADES in output.stdout.split("what happened")[1], output.stdout
 
 
 @check

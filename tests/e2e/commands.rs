@@ -152,6 +152,30 @@ fn a_table_is_described_for_people_and_for_scripts() {
 }
 
 #[test]
+fn the_profile_is_described_as_tables() {
+    let school = School::new(1, 50, None);
+    check(&school.output(&["tables", "--describe", "profile.item"]), 0, expect![[r#""#]]);
+    let output = school.output(&["tables", "--describe", "profile.student", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let fields = said["fields"].as_array().expect("fields");
+    // The head, and the items that are on but for what the answer says of itself.
+    assert_eq!(fields.len(), 4 + 98);
+    let of = |name: &str| fields.iter().find(|field| field["name"] == name).expect("a column");
+    let gpa = serde_json::json!({
+        "name": "gpa", "title": "平均绩点", "type": "double", "required": false, "class": 2,
+        "description": "B09, window study, from academic.grade, academic.enrollment.",
+    });
+    assert_eq!(
+        (of("gpa"), &of("level_mode")["type"]),
+        (&gpa, &"struct<level_code string, training_mode string>".into())
+    );
+    let output = school.output(&["tables", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let listed = |name: &str| said.as_array().expect("tables").iter().any(|table| table["table"] == name);
+    assert!(listed("profile.student") && listed("profile.item"), "{said}");
+}
+
+#[test]
 fn help_names_every_command() {
     let school = School::new(1, 50, None);
     let help = String::from_utf8_lossy(&school.output(&["--help"]).stdout).into_owned();

@@ -1,13 +1,17 @@
-//! The profile service. gRPC calls enter; profiles leave from memory, after policy. Nothing is computed here.
+//! The profile service. gRPC calls enter; profiles leave from memory, after policy, and rows from the tables by the engine.
+//! Nothing is computed here.
 //!
 //! Wire contract: `proto/quad/profile/v1/profile.proto`.
 
 pub mod admin;
 pub(super) mod convert;
 mod describe;
+mod explain;
 mod mask;
 mod page;
+mod rows;
 mod scope;
+mod timeline;
 mod watch;
 
 use std::sync::Arc;
@@ -16,8 +20,9 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
     BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
-    GetProfileRequest, GetProfileResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse,
-    PersonKey, ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
+    ExplainItemRequest, ExplainItemResponse, GetProfileRequest, GetProfileResponse, GetTimelineRequest,
+    GetTimelineResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey,
+    ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
     WatchProfilesResponse, person_key, profile_result,
 };
 use tokio::sync::Semaphore;
@@ -25,8 +30,11 @@ use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
+use self::explain::Inputs;
 use self::mask::Mask;
 use self::page::Page;
+use self::rows::Wanted;
+use self::timeline::EventTables;
 use self::watch::Watcher;
 use super::flight::authenticate;
 use super::status::codes;
@@ -86,10 +94,7 @@ impl ProfilesApi {
             let watermark = min_watermark.parse().map_err(Error::from)?;
             return self.store.after(&watermark, Instant::now() + WATERMARK_WAIT_MAX).await;
         }
-        self.store.get().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
-                .with_hint("try again in a moment")
-        })
+        self.store.newest()
     }
 }
 
@@ -126,7 +131,7 @@ impl ProfileService for ProfilesApi {
     ) -> Result<Response<DescribeProfileResponse>, Status> {
         let answer = async {
             self.enter(&request, Door::DescribeProfile)?;
-            Ok(Response::new(describe::catalogue(&self.live.sections())))
+            Ok(Response::new(describe::catalogue(&self.live.definitions().sections)))
         };
         watched(Door::DescribeProfile, answer).await
     }
@@ -135,6 +140,20 @@ impl ProfileService for ProfilesApi {
 
     async fn watch_profiles(&self, request: Request<WatchProfilesRequest>) -> Result<Response<Events>, Status> {
         watched(Door::WatchProfiles, self.watch(request)).await
+    }
+
+    async fn explain_item(
+        &self,
+        request: Request<ExplainItemRequest>,
+    ) -> Result<Response<ExplainItemResponse>, Status> {
+        watched(Door::ExplainItem, self.explain(request)).await
+    }
+
+    async fn get_timeline(
+        &self,
+        request: Request<GetTimelineRequest>,
+    ) -> Result<Response<GetTimelineResponse>, Status> {
+        watched(Door::GetTimeline, self.timeline(request)).await
     }
 }
 
@@ -149,7 +168,7 @@ pub(super) async fn watched<T>(door: Door, answer: impl Future<Output = Result<T
     Ok(answered?)
 }
 
-/// The calls: each is answered from memory, so none of them waits.
+/// The calls. Those about rows ask the engine; all others are answered from memory, so none of them waits.
 impl ProfilesApi {
     async fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
         let principal = self.enter(&request, Door::GetProfile)?;
@@ -221,6 +240,58 @@ impl ProfilesApi {
         let watcher = Watcher::new(self.store.clone(), &profiles, principal, &request, permit)?;
         let events = stream::unfold(watcher, async |mut watcher| Some((watcher.next().await?, watcher)));
         Ok(Response::new(events.boxed()))
+    }
+
+    async fn explain(&self, request: Request<ExplainItemRequest>) -> Result<Response<ExplainItemResponse>, Error> {
+        let principal = self.enter(&request, Door::ExplainItem)?;
+        let request = request.into_inner();
+        let purpose = convert::purpose(request.purpose)?;
+        let profiles = self.profiles(&request.min_watermark).await?;
+        let place = explain::item(&profiles, &request.item)?;
+        let item = &profiles.items[place];
+        let person = find(&profiles, request.person.as_ref())?;
+        let filters = format!("explain|{}|{}|{purpose:?}", person.id, item.id);
+        let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
+        audit(&principal, Door::ExplainItem, request.purpose, 1);
+        let inputs = Inputs::new(item, &self.live.definitions().views, self.engine.contracts(), &principal, purpose)?;
+        let numbers = profiles.snapshot.identity.numbers(&person.id);
+        let wanted = Wanted { person_id: &person.id, numbers, tables: inputs.tables, from: None, to: None };
+        let (rows, next_page_token) = rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
+        let withheld = policy::is_withheld(&principal, purpose, item.class);
+        Ok(Response::new(ExplainItemResponse {
+            item: Some(convert::item(item, &profiles.item(person, place), withheld)),
+            description: Some(describe::item(item)),
+            views: inputs.views,
+            inputs: inputs.said,
+            rows,
+            next_page_token,
+            watermark: profiles.watermark.clone(),
+            snapshot: profiles.snapshot.id,
+        }))
+    }
+
+    async fn timeline(&self, request: Request<GetTimelineRequest>) -> Result<Response<GetTimelineResponse>, Error> {
+        let principal = self.enter(&request, Door::GetTimeline)?;
+        let request = request.into_inner();
+        let purpose = convert::purpose(request.purpose)?;
+        let (from, to) = timeline::span(&request)?;
+        let events = EventTables::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
+        let profiles = self.profiles(&request.min_watermark).await?;
+        let person = find(&profiles, request.person.as_ref())?;
+        let filters = format!("timeline|{}|{:?}|{from:?}|{to:?}|{purpose:?}", person.id, request.tables);
+        let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
+        audit(&principal, Door::GetTimeline, request.purpose, 1);
+        let numbers = profiles.snapshot.identity.numbers(&person.id);
+        let wanted = Wanted { person_id: &person.id, numbers, tables: events.tables, from, to };
+        let (events_of_page, next_page_token) =
+            rows::read(&self.engine, profiles.snapshot.clone(), &wanted, &page).await?;
+        Ok(Response::new(GetTimelineResponse {
+            events: events_of_page,
+            next_page_token,
+            withheld_tables: events.withheld,
+            watermark: profiles.watermark.clone(),
+            snapshot: profiles.snapshot.id,
+        }))
     }
 
     async fn resolve(

@@ -3,6 +3,7 @@
 mod identity;
 mod manage;
 mod profiles;
+mod seen;
 
 use std::sync::Arc;
 use std::time::Duration;

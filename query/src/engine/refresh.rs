@@ -7,7 +7,6 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
-use datafusion::physical_plan::collect;
 use futures::{StreamExt, TryStreamExt};
 use schemas::Contract;
 use schemas::record::timestamp_type;
@@ -101,16 +100,6 @@ impl Engine {
             }
         }
         Ok(facts)
-    }
-
-    /// Asks a question of ours and collects the whole answer. No policy, no audit, no deadline: never for a caller's SQL.
-    ///
-    /// # Errors
-    /// What DataFusion finds.
-    pub async fn ask(&self, pin: &Pin, sql: &str) -> Result<Vec<RecordBatch>, Error> {
-        let plan = pin.state.create_logical_plan(sql).await?;
-        let plan = pin.state.create_physical_plan(&plan).await?;
-        Ok(collect(plan, pin.state.task_ctx()).await?)
     }
 }
 

@@ -273,6 +273,15 @@ impl Index {
         self.reviews.iter().find(|review| &*review.id == id)
     }
 
+    /// Every 学号 and 工号 that was ever the person's, or may have been.
+    pub fn numbers(&self, person_id: &str) -> Vec<&str> {
+        let Some(person) = self.by_id.get(person_id) else { return Vec::new() };
+        let is_number = |id_type: &IdType| matches!(id_type, IdType::StudentNo | IdType::StaffNo);
+        let is_hers = |spans: &[Span]| spans.iter().any(|span| span.person == *person);
+        let links = self.links.iter().filter(|((id_type, _), spans)| is_number(id_type) && is_hers(spans));
+        links.map(|((_, value), _)| &**value).collect()
+    }
+
     /// Every link, ordered.
     pub fn links(&self) -> Vec<(IdType, &str, Span)> {
         let mut links: Vec<_> = self

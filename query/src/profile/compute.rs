@@ -11,7 +11,7 @@ use std::time::Instant;
 use chrono::DateTime;
 use chrono_tz::Tz;
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
-use datafusion::arrow::datatypes::Schema;
+use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
 use datafusion::execution::SessionState;
@@ -25,6 +25,7 @@ use tokio::sync::Mutex;
 use super::definition::{self, Definitions, Item, Question};
 use super::inputs::{Clock, Inputs, Reads, Time};
 use super::store::{ItemValue, Person, Profiles, Silence, State};
+use super::table;
 use super::value::Value;
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::engine::plan::Plan;
@@ -44,6 +45,8 @@ pub struct Computer {
     ctx: SessionContext,
     definitions: Definitions,
     items: Arc<Vec<Item>>,
+    /// The SQL type of each item's value.
+    types: Vec<DataType>,
     timezone: Tz,
     /// What the views and the questions read.
     view_reads: Vec<Reads>,
@@ -90,7 +93,8 @@ impl Computer {
         let views = Mutex::new(vec![View::default(); definitions.views.len()]);
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
-        let mut computer = Self { ctx, definitions, items, timezone, view_reads, question_reads, views, plans };
+        let types = items.iter().map(|item| table::type_without_question(&item.definition)).collect();
+        let mut computer = Self { ctx, definitions, items, types, timezone, view_reads, question_reads, views, plans };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         let time = computer.time(0);
@@ -113,6 +117,11 @@ impl Computer {
             let sources = question.items.iter().flat_map(|item| &computer.items[*item].sources);
             sources.for_each(|source| reads.read(source.clone()));
             computer.question_reads.push(reads);
+            for place in &question.items {
+                let Item { id, name, .. } = &computer.items[*place];
+                let given = plan.schema().field_with_unqualified_name(name)?.data_type();
+                computer.types[*place] = table::sql_type(given).map_err(|error| wrong(id, error))?;
+            }
         }
         Ok(computer)
     }
@@ -123,6 +132,11 @@ impl Computer {
 
     fn reads(&self, sql: &str, clock: Clock, contracts: &Contracts) -> Result<Reads, Error> {
         Ok(Reads::of(&self.ctx.state(), sql, clock, contracts, &self.definitions.views)?)
+    }
+
+    /// The SQL type of each item's value.
+    pub fn types(&self) -> &[DataType] {
+        &self.types
     }
 
     fn check_columns(&self, question: &Question, schema: &Schema) -> Result<(), Error> {
@@ -164,7 +178,7 @@ impl Computer {
     ) -> Result<Vec<RecordBatch>, Error> {
         let began = Instant::now();
         let mut state = self.ctx.state();
-        state.config_mut().options_mut().extensions.insert(Pinned(snapshot.clone()));
+        state.config_mut().options_mut().extensions.insert(Pinned::new(snapshot.clone()));
         state.mark_start_execution();
         let plan = self.plan(&state, what, self.text(sql, time)).await?.physical(&state).await?;
         let planned = began.elapsed();

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use schemas::Contracts;
 use serde::Deserialize;
 
+use super::table;
 use crate::error::Error;
 
 /// Everything the folder declares.
@@ -263,6 +264,10 @@ impl Definitions {
         }
         if let Some(id) = twice(self.sections.iter().map(|section| section.id.as_str()).collect()) {
             return Err(format!("section {id} has two files"));
+        }
+        if let Some(item) = items().find(|item| table::is_reserved(item)) {
+            let (id, name) = (&item.id, &item.name);
+            return Err(format!("item {id} is named {name}, as another column of profile.student is"));
         }
         if self.items.is_empty() {
             return Err("no section has an item".to_string());

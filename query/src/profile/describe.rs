@@ -9,11 +9,11 @@ const HEAD: &str = "\
 
 This page is made from the definitions in [`query/profile`](../query/profile);
 `UPDATE_EXPECT=1 cargo test -p quad -p query --lib the_profile_document` writes it anew. `DescribeProfile` of the profile service says
-the same of a running Quad, with the SQL of each item.
+the same of a running Quad, with the SQL of each item. `quad tables --describe profile.student` tells the columns of SQL and their types.
 
 Window: the time a value is about; `term` is the present one, `study` the present study (本→硕: the master's only). Fresh: how long
 a source may be silent before the value is stale. Class: 0 public, 1 internal, 2 sensitive, 3 highly sensitive (PIPL article 28),
-which is withheld from every purpose but safety. Without any row in the first of its tables an item is missing, and so is one that no
+which is withheld from every purpose but safety, and from SQL. Without any row in the first of its tables an item is missing, and so is one that no
 table can give.
 ";
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use schemas::Contracts;
 use tokio::sync::Mutex;
 
-use super::definition::{Definitions, Section};
+use super::definition::Definitions;
 use super::store::{ItemValue, Person, Profiles, Store};
 use super::{Computer, Item};
 use crate::engine::Engine;
@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 #[derive(Clone)]
 struct InUse {
     computer: Arc<Computer>,
-    sections: Arc<Vec<Section>>,
+    definitions: Arc<Definitions>,
 }
 
 /// Profiles by definitions that can be changed.
@@ -62,6 +62,7 @@ impl Live {
     pub async fn new(settings: &Settings, engine: &Arc<Engine>, store: &Arc<Store>) -> Result<Self, Error> {
         let contracts = engine.shared_contracts();
         let in_use = read(settings, &contracts).await?;
+        engine.show_profiles(&in_use.computer)?;
         let (settings, engine, store) = (settings.clone(), engine.clone(), store.clone());
         let in_use = RwLock::new(in_use);
         Ok(Self { settings, contracts, engine, store, in_use, setting: Mutex::default(), beside: Mutex::default() })
@@ -71,9 +72,8 @@ impl Live {
         self.in_use.read().expect("nobody panics with it").clone()
     }
 
-    /// The catalogue, by letter.
-    pub fn sections(&self) -> Arc<Vec<Section>> {
-        self.in_use().sections
+    pub fn definitions(&self) -> Arc<Definitions> {
+        self.in_use().definitions
     }
 
     /// Computes the profiles of `snapshot` and has them take the place of those before.
@@ -129,6 +129,7 @@ impl Live {
         // What has come meanwhile is little, and no reader is to see less than before.
         let (snapshot, now) = (self.engine.pin().snapshot.clone(), chrono::Utc::now().timestamp_micros());
         let newest = drafted.computer.compute(snapshot, now, Some(&draft)).await?;
+        self.engine.show_profiles(&drafted.computer)?;
         *self.in_use.write().expect("nobody panics with it") = drafted;
         self.store.set(Arc::new(newest.in_the_place_of(&*self.profiles()?)));
         Ok(comparison)
@@ -151,9 +152,8 @@ impl Live {
 
 async fn read(settings: &Settings, contracts: &Contracts) -> Result<InUse, Error> {
     let definitions = Definitions::load(&settings.profile_dir, contracts, &settings.profile_sections_on)?;
-    let sections = Arc::new(definitions.sections.clone());
-    let computer = Arc::new(Computer::new(settings, contracts, definitions).await?);
-    Ok(InUse { computer, sections })
+    let computer = Arc::new(Computer::new(settings, contracts, definitions.clone()).await?);
+    Ok(InUse { computer, definitions: Arc::new(definitions) })
 }
 
 impl Comparison {

@@ -1,5 +1,6 @@
 //! The computed profiles, in memory. A computation's result enters and replaces the one before as a whole; persons leave.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -7,11 +8,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use topic::Watermark;
 
-use super::definition::Item;
+use super::definition::{Answer, Definition, Item};
 use super::inputs::Inputs;
 use super::value::Value;
 use crate::engine::not_reached;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::identity::{IdType, Resolution};
 use crate::snapshot::Snapshot;
 
@@ -149,6 +150,21 @@ impl Profiles {
         before.map_or(1, |before| before.revision + 1)
     }
 
+    /// An item of a person, by its place: what was computed, or what the answer says of itself.
+    pub fn item<'a>(&self, person: &'a Person, place: usize) -> Cow<'a, ItemValue> {
+        let Definition::Answer(answer) = self.items[place].definition else {
+            return Cow::Borrowed(&person.items[place]);
+        };
+        let value = match answer {
+            Answer::Version => Value::Text(person.version.clone()),
+            Answer::Computed => Value::Object(vec![
+                ("snapshot".to_string(), Value::Int(i64::try_from(self.snapshot.id).unwrap_or(i64::MAX))),
+                ("computed_at".to_string(), Value::Time(self.computed_at)),
+            ]),
+        };
+        Cow::Owned(ItemValue { value: Some(value), as_of: Some(self.computed_at), state: State::Ok })
+    }
+
     /// By person id, letter case aside.
     pub fn by_id(&self, id: &str) -> Option<&Arc<Person>> {
         let place = self.by_id.get(id).or_else(|| self.by_id.get(id.to_ascii_lowercase().as_str()))?;
@@ -176,6 +192,17 @@ pub struct Store {
 impl Store {
     pub fn get(&self) -> Option<Arc<Profiles>> {
         self.profiles.borrow().clone()
+    }
+
+    /// As [`Store::get`].
+    ///
+    /// # Errors
+    /// `Unavailable` before the first computation.
+    pub fn newest(&self) -> Result<Arc<Profiles>, Error> {
+        self.get().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
+                .with_hint("try again in a moment")
+        })
     }
 
     /// The newest profiles, once they reach to `watermark`.

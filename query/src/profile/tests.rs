@@ -307,6 +307,9 @@ fn a_definition_that_contradicts_itself_is_named() {
     expect!["the question of Z01 needs exactly one of sql, answer and no_source"]
         .assert_eq(&asks("sources = [\"academic.grade\"]"));
     expect!["item Z01 has neither a source nor an owner"].assert_eq(&asks("no_source = \"nobody knows\""));
+    let named = item("Z01").replace("nZ01", "student_no");
+    expect!["item Z01 is named student_no, as another column of profile.student is"]
+        .assert_eq(&check("z.toml", &section(sql, &named)));
 }
 
 #[test]

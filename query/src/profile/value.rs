@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use chrono::DateTime;
+use chrono::{DateTime, SecondsFormat};
 use datafusion::arrow::array::Array;
 use datafusion::common::exec_err;
 use datafusion::error::Result;
@@ -83,6 +83,22 @@ impl Value {
             list.extend(Self::of(&ScalarValue::try_from_array(values, row)?)?);
         }
         Ok((!list.is_empty()).then_some(Self::List(list)))
+    }
+
+    /// As JSON; moments as RFC 3339.
+    pub fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Int(number) => (*number).into(),
+            Self::Double(number) => (*number).into(),
+            Self::Bool(truth) => (*truth).into(),
+            Self::Time(at) => {
+                let at = DateTime::from_timestamp_micros(*at).unwrap_or_default();
+                at.to_rfc3339_opts(SecondsFormat::AutoSi, true).into()
+            }
+            Self::List(values) => values.iter().map(Self::json).collect(),
+            Self::Object(parts) => parts.iter().map(|(name, value)| (name.clone(), value.json())).collect(),
+        }
     }
 
     /// The text of a value or of a part of it; `None` for other types.

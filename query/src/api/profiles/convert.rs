@@ -9,7 +9,6 @@ use super::mask::Mask;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{self, Purpose};
-use crate::profile::definition::{Answer, Definition};
 use crate::profile::store::ItemValue;
 use crate::profile::{Item, Person, Profiles, State, Value};
 
@@ -30,11 +29,7 @@ impl<'a> Reading<'a> {
     /// The message of one person.
     pub fn profile(&self, person: &Person) -> Profile {
         let items = self.items.iter().map(|(place, withheld)| {
-            let declared = &self.profiles.items[*place];
-            match declared.definition {
-                Definition::Answer(answer) => item(declared, &self.itself(answer, person), *withheld),
-                _ => item(declared, &person.items[*place], *withheld),
-            }
+            item(&self.profiles.items[*place], &self.profiles.item(person, *place), *withheld)
         });
         Profile {
             person_id: person.id.to_string(),
@@ -45,22 +40,10 @@ impl<'a> Reading<'a> {
             items: items.collect(),
         }
     }
-
-    /// What the answer says of itself.
-    fn itself(&self, answer: Answer, person: &Person) -> ItemValue {
-        let computed_at = self.profiles.computed_at;
-        let value = match answer {
-            Answer::Version => Value::Text(person.version.clone()),
-            Answer::Computed => Value::Object(vec![
-                ("snapshot".to_string(), Value::Int(i64::try_from(self.profiles.snapshot.id).unwrap_or(i64::MAX))),
-                ("computed_at".to_string(), Value::Time(computed_at)),
-            ]),
-        };
-        ItemValue { value: Some(value), as_of: Some(computed_at), state: State::Ok }
-    }
 }
 
-fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
+/// One item of a person.
+pub fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
     let state = match (withheld, given.state) {
         (true, _) => ItemState::Withheld,
         (false, State::Ok) => ItemState::Ok,
@@ -80,7 +63,8 @@ fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
     }
 }
 
-fn wire_value(value: &Value) -> WireValue {
+/// A value as a message.
+pub fn wire_value(value: &Value) -> WireValue {
     let kind = match value {
         Value::Text(text) => value::Kind::StringValue(text.clone()),
         Value::Int(number) => value::Kind::Int64Value(*number),
@@ -120,5 +104,5 @@ pub fn timestamp(at_us: i64) -> Timestamp {
 /// A message as microseconds UTC.
 pub fn micros(at: &Timestamp) -> Result<i64, Error> {
     let micros = at.seconds.checked_mul(1_000_000).and_then(|micros| micros.checked_add(i64::from(at.nanos / 1000)));
-    micros.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "at is out of range"))
+    micros.ok_or_else(|| Error::new(ErrorKind::InvalidArgument, "a moment is out of range"))
 }

@@ -20,7 +20,8 @@ fn section(section: &Section) -> WireSection {
     }
 }
 
-fn item(item: &Item) -> ItemDescription {
+/// One item.
+pub fn item(item: &Item) -> ItemDescription {
     let (definition, no_source) = match &item.definition {
         Definition::Question(sql) => (sql.trim().to_string(), String::new()),
         Definition::Answer(_) => Default::default(),

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use proto::profile::v1::ListProfilesRequest;
+use schemas::hex;
 use sha2::{Digest, Sha256};
 
 use super::scope::Scope;
@@ -13,6 +14,31 @@ use crate::profile::{Person, Profiles};
 
 const SIZE_DEFAULT: usize = 100;
 const SIZE_MAX: usize = 500;
+
+/// How many a page has.
+///
+/// # Errors
+/// A size out of its limits.
+pub fn size(page_size: i32) -> Result<usize, Error> {
+    match usize::try_from(page_size) {
+        Ok(0) => Ok(SIZE_DEFAULT),
+        Ok(size) if size <= SIZE_MAX => Ok(size),
+        _ => {
+            let message = format!("page_size is {page_size}, not 1 to {SIZE_MAX}");
+            Err(Error::new(ErrorKind::InvalidArgument, message))
+        }
+    }
+}
+
+/// Eight digits that tell filters apart.
+pub fn digest(filters: &str) -> String {
+    hex(&Sha256::digest(filters.as_bytes())[..4])
+}
+
+pub fn foreign_token() -> Error {
+    Error::new(ErrorKind::InvalidArgument, "page_token is not of a page with these filters")
+        .with_hint("begin again without a token")
+}
 
 /// A page that was asked for.
 #[derive(Debug)]
@@ -28,24 +54,13 @@ impl<'a> Page<'a> {
     /// # Errors
     /// A size out of its limits, or a token that is not of these filters.
     pub fn new(request: &'a ListProfilesRequest) -> Result<Self, Error> {
-        let size = match usize::try_from(request.page_size) {
-            Ok(0) => SIZE_DEFAULT,
-            Ok(size) if size <= SIZE_MAX => size,
-            _ => {
-                let message = format!("page_size is {}, not 1 to {SIZE_MAX}", request.page_size);
-                return Err(Error::new(ErrorKind::InvalidArgument, message));
-            }
-        };
+        let size = size(request.page_size)?;
         let scope = Scope::from(request);
-        let filters: String =
-            Sha256::digest(scope.text().as_bytes())[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        let filters = digest(&scope.text());
         let after = match request.page_token.split_once('.') {
             None if request.page_token.is_empty() => None,
             Some((of, after)) if of == filters && after.len() == 32 => Some(after),
-            _ => {
-                let error = Error::new(ErrorKind::InvalidArgument, "page_token is not of a page with these filters");
-                return Err(error.with_hint("begin again without a token"));
-            }
+            _ => return Err(foreign_token()),
         };
         Ok(Self { size, after, filters, scope })
     }
