@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
-use campus::truth::Stage;
+use campus::truth::person::StudentTruth;
+use campus::truth::{Stage, Truth};
 use serde_json::{Value, json};
 
-use crate::school::{ANALYST_TOKEN, School};
+use crate::school::{ANALYST_TOKEN, School, wait_until_later};
 
 /// `quad` with `line`, its exit code and what it printed.
 fn quad(school: &School, token: Option<&str>, line: &str) -> (Option<i32>, String) {
@@ -27,18 +29,37 @@ fn document(school: &School, line: &str) -> Value {
 }
 
 /// Who a profile says that someone is, once it reaches to `watermark`.
-fn profile(school: &School, student_no: &str, watermark: &str) -> Value {
-    let profile =
-        document(school, &format!("profile {student_no} --items a01,a02,a08,a12 --json --watermark {watermark}"));
+async fn eventually_profile(school: &School, student_no: &str, watermark: &str) -> Value {
+    let line = format!("profile {student_no} --items a01,a02,a08,a12 --json --watermark {watermark}");
+    let deadline = Instant::now() + Duration::from_secs(300);
+    let profile = loop {
+        let (code, said) = quad(school, None, &line);
+        if code == Some(0) {
+            break serde_json::from_str::<Value>(&said).expect("JSON");
+        }
+        // Computing profiles may take longer than a call waits.
+        assert!(Instant::now() < deadline, "{said}\n{}", school.log("up"));
+        wait_until_later().await;
+    };
     let items = profile["items"].as_array().expect("items").iter();
     let values: BTreeMap<&str, &Value> =
         items.map(|item| (item["name"].as_str().unwrap_or_default(), &item["value"])).collect();
     json!({ "person_id": profile["person_id"], "student_nos": profile["student_nos"], "values": values })
 }
 
+/// The profiles by either number.
+async fn profiles(school: &School, numbers: [&str; 2], watermark: &str) -> [Value; 2] {
+    let first = eventually_profile(school, numbers[0], watermark).await;
+    [first, eventually_profile(school, numbers[1], watermark).await]
+}
+
+fn text<'v>(document: &'v Value, name: &str) -> &'v str {
+    document[name].as_str().unwrap_or_else(|| panic!("no {name} in {document}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_are_merged_and_split_and_it_is_undone() {
-    let mut school = School::new(3, 200, None);
+    let mut school = School::new(3, 60, None);
     school.start("up");
     let client = school.client().await;
     let truth = school.campus.truth(Stage::Filled);
@@ -46,79 +67,76 @@ async fn numbers_are_merged_and_split_and_it_is_undone() {
         let count = format!("SELECT COUNT(*) FROM {table}");
         school.eventually(&client, &count, truth.tables[table].current).await;
     }
+    every_student_is_one_person(&school, &client, &truth).await;
 
-    // Each student is one person, whoever studied here before under another number too (R5).
-    let students: BTreeSet<BTreeSet<String>> = truth
-        .students
-        .iter()
-        .map(|student| student.former_student_no.iter().chain([&student.student_no]).cloned().collect())
-        .collect();
-    assert!(students.iter().any(|numbers| numbers.len() == 2), "some have studied here before");
-    let sql = "SELECT string_agg(id_value, ' ') FROM identity.identifier_link WHERE id_type = 'student_no' GROUP BY person_id";
-    let found = school.lines(&client, sql).await.expect("the links answer");
-    let found: BTreeSet<BTreeSet<String>> =
-        found.iter().map(|line| line.split(' ').map(str::to_string).collect()).collect();
-    assert_eq!(found, students);
+    let is_alone = |student: &&StudentTruth| student.former_student_no.is_none();
+    let mut alone = truth.students.iter().filter(is_alone).map(|student| &*student.student_no);
+    let numbers = [(); 2].map(|()| alone.next().expect("two students"));
+    merged_and_undone(&school, &client, numbers).await;
+
+    // What a rule links is parted, and linked again when that is undone.
     let later = truth.students.iter().find(|student| student.former_student_no.is_some()).expect("an alumnus");
-    let rule =
-        format!("SELECT rule_id, link_status FROM identity.identifier_link WHERE id_value = '{}'", later.student_no);
-    assert_eq!(school.lines(&client, &rule).await.expect("the link answers")[0], "R5|confirmed");
-
-    let alone: Vec<&str> = truth
-        .students
-        .iter()
-        .filter(|student| student.former_student_no.is_none())
-        .map(|student| &*student.student_no)
-        .take(2)
-        .collect();
-    let [first, second] = alone[..] else { panic!("two students") };
-    let watermark = document(&school, "watermark --json")["watermark"].as_str().expect("a token").to_string();
-    let before = [first, second].map(|number| profile(&school, number, &watermark));
-    assert_ne!(before[0]["person_id"], before[1]["person_id"]);
-
-    let merged = document(&school, &format!("identity merge {first} {second} --note by-hand --json"));
-    assert_eq!((&merged["verdict"], &merged["decided_by"]), (&json!("linked"), &json!("e2e")));
-    let watermark = merged["watermark"].as_str().expect("a token");
-    let one = [first, second].map(|number| profile(&school, number, watermark));
-    assert_eq!(one[0], one[1], "one profile by either number");
-    let numbers: BTreeSet<&str> =
-        one[0]["student_nos"].as_array().expect("numbers").iter().filter_map(Value::as_str).collect();
-    assert_eq!(numbers, BTreeSet::from([first, second]));
+    let (former, later) = (later.former_student_no.as_deref().expect("an alumnus"), &*later.student_no);
     let persons = format!(
-        "SELECT COUNT(DISTINCT person_id) FROM academic.enrollment WHERE student_no IN ('{first}', '{second}')"
+        "SELECT COUNT(DISTINCT person_id) FROM identity.identifier_link WHERE id_value IN ('{former}', '{later}')"
     );
-    assert_eq!(school.lines(&client, &persons).await.expect("answers"), ["1"]);
-    let decided = document(&school, "identity reviews --state decided --json");
-    assert_eq!((&decided["kind"], &decided["decision"]["note"]), (&json!("by_hand"), &json!("by-hand")));
-
-    let review = merged["review_id"].as_str().expect("a number");
-    let undone = document(&school, &format!("identity undo {review} --json"));
-    let watermark = undone["watermark"].as_str().expect("a token");
-    let after = [first, second].map(|number| profile(&school, number, watermark));
-    assert_eq!(after, before, "as if it had never been");
-    refusals(&school, review, (first, second));
-
-    // A rule's link is parted, and the rule holds again when that is undone.
-    let former = later.former_student_no.as_deref().expect("an alumnus");
-    let of_later = || {
-        format!(
-            "SELECT COUNT(DISTINCT person_id) FROM identity.identifier_link WHERE id_value IN ('{former}', '{}')",
-            later.student_no
-        )
-    };
-    let split = document(&school, &format!("identity split {former} {} --json", later.student_no));
-    school.eventually(&client, &of_later(), 2).await;
-    let review = split["review_id"].as_str().expect("a number");
-    document(
-        &school,
-        &format!("identity undo {review} --json --watermark {}", split["watermark"].as_str().expect("a token")),
-    );
-    school.eventually(&client, &of_later(), 1).await;
+    let split = document(&school, &format!("identity split {former} {later} --json"));
+    school.eventually(&client, &persons, 2).await;
+    let (review, watermark) = (text(&split, "review_id"), text(&split, "watermark"));
+    document(&school, &format!("identity undo {review} --json --watermark {watermark}"));
+    school.eventually(&client, &persons, 1).await;
 
     let log = school.log("up");
     assert!(log.contains("DecideIdentity"), "decisions are audited: {log}");
-    let named = [first, second, former, &later.student_no].into_iter().find(|number| log.contains(*number));
+    let named = numbers.into_iter().chain([former, later]).find(|number| log.contains(*number));
     assert_eq!(named, None, "no number is in the log");
+}
+
+/// By whatever numbers: whoever studied here before is one person with the former number too (R5), and nobody else is.
+async fn every_student_is_one_person(school: &School, client: &tokio_postgres::Client, truth: &Truth) {
+    let numbers = |student: &StudentTruth| -> BTreeSet<String> {
+        student.former_student_no.iter().chain([&student.student_no]).cloned().collect()
+    };
+    let students: BTreeSet<BTreeSet<String>> = truth.students.iter().map(numbers).collect();
+    assert!(students.iter().any(|numbers| numbers.len() == 2), "some have studied here before");
+    let links = "FROM identity.identifier_link WHERE id_type = 'student_no'";
+    let sql = format!("SELECT string_agg(id_value, ' ') {links} GROUP BY person_id");
+    let found = school.lines(client, &sql).await.expect("the links answer");
+    let found: BTreeSet<BTreeSet<String>> =
+        found.iter().map(|line| line.split(' ').map(str::to_string).collect()).collect();
+    assert_eq!(found, students);
+    let former = students.iter().filter(|numbers| numbers.len() == 2).count();
+    let rules = format!("SELECT rule_id, link_status, COUNT(*) {links} GROUP BY 1, 2 ORDER BY 1");
+    let rules = school.lines(client, &rules).await.expect("the links answer");
+    assert_eq!(rules, [format!("R3|confirmed|{}", students.len()), format!("R5|confirmed|{former}")]);
+}
+
+async fn merged_and_undone(school: &School, client: &tokio_postgres::Client, numbers: [&str; 2]) {
+    let [first, second] = numbers;
+    let links = "SELECT id_type, id_value, person_id, valid_from, rule_id, link_status FROM identity.identifier_link ORDER BY 1, 2, 4";
+    let before = school.lines(client, links).await.expect("the links answer");
+
+    let merged = document(school, &format!("identity merge {first} {second} --note by-hand --json"));
+    assert_eq!((text(&merged, "verdict"), text(&merged, "decided_by")), ("linked", "e2e"));
+    let [one, other] = profiles(school, numbers, text(&merged, "watermark")).await;
+    assert_eq!(one, other, "one profile by either number");
+    let found = one["student_nos"].as_array().expect("numbers").iter().filter_map(Value::as_str);
+    assert_eq!(found.collect::<BTreeSet<_>>(), BTreeSet::from(numbers));
+    let persons = format!(
+        "SELECT COUNT(DISTINCT person_id) FROM academic.enrollment WHERE student_no IN ('{first}', '{second}')"
+    );
+    assert_eq!(school.lines(client, &persons).await.expect("answers"), ["1"]);
+    let decided = document(school, "identity reviews --state decided --json");
+    assert_eq!((text(&decided, "kind"), text(&decided["decision"], "note")), ("by_hand", "by-hand"));
+
+    let review = text(&merged, "review_id");
+    let undone = document(school, &format!("identity undo {review} --json"));
+    let [one, other] = profiles(school, numbers, text(&undone, "watermark")).await;
+    assert_ne!(one["person_id"], other["person_id"]);
+    assert_eq!((&one["student_nos"], &other["student_nos"]), (&json!([first]), &json!([second])));
+    let after = school.lines(client, links).await.expect("the links answer");
+    assert_eq!(after, before, "as if it had never been");
+    refusals(school, review, (first, second));
 }
 
 /// Nobody but an administrator asks or decides, and what cannot be is said.

@@ -254,22 +254,27 @@ fn settle(spans: &[Span]) -> Vec<Span> {
     let mut sorted = spans.to_vec();
     sorted.sort_unstable();
     let mut settled: Vec<Span> = Vec::with_capacity(sorted.len());
-    for span in sorted {
-        let Some(last) = settled.last_mut() else {
-            settled.push(span);
-            continue;
-        };
-        let is_same = last.person == span.person;
-        let is_disputed = [last.status, span.status].contains(&LinkStatus::Disputed);
-        if last.from == span.from {
-            last.status = if is_same && !is_disputed { last.status.max(span.status) } else { LinkStatus::Disputed };
-            last.to = last.to.max(span.to);
-        } else if is_same && span.from <= last.to && (!is_disputed || last.status == span.status) {
-            last.status = last.status.max(span.status);
-            last.to = last.to.max(span.to);
-        } else {
-            last.to = last.to.min(span.from);
-            settled.push(span);
+    for together in sorted.chunk_by(|left, right| left.from == right.from) {
+        let mut span = together[0];
+        for other in together {
+            let is_same = other.person == span.person;
+            span.status = if is_same { span.status.max(other.status) } else { LinkStatus::Disputed };
+            span.to = span.to.max(other.to);
+        }
+        let is_disputed = |of: &Span| of.status == LinkStatus::Disputed;
+        match settled.last_mut() {
+            Some(last)
+                if last.person == span.person && span.from <= last.to && is_disputed(last) == is_disputed(&span) =>
+            {
+                last.status = last.status.max(span.status);
+                last.to = last.to.max(span.to);
+            }
+            last => {
+                if let Some(last) = last {
+                    last.to = last.to.min(span.from);
+                }
+                settled.push(span);
+            }
         }
     }
     settled
