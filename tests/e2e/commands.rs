@@ -154,7 +154,32 @@ fn a_table_is_described_for_people_and_for_scripts() {
 #[test]
 fn the_profile_is_described_as_tables() {
     let school = School::new(1, 50, None);
-    check(&school.output(&["tables", "--describe", "profile.item"]), 0, expect![[r#""#]]);
+    check(
+        &school.output(&["tables", "--describe", "profile.item"]),
+        0,
+        expect![[r#"
+        profile.item  学生画像(数据项)
+
+        What is known of each student, as the profile service tells it.
+        One row a student and item: the value with its time, state and sources.
+        Derived from the tables by query/profile/*.toml: no topic, no history, no table in the lake. A question that reads it is answered from the snapshot that the profiles were computed from. Items of class 3 are null over SQL.
+
+        kind   derived
+        class  3
+        key    person_id, item_id
+
+        field      title         type          null  class  meaning
+        person_id  平台人员编号  string        no    1      Number of the person, as in every table.
+        item_id    数据项编号    string        no    0      The item's id in the catalogue, for example A02.
+        name       名称          string        no    0      Its name, for example gpa.
+        section    分区          string        no    0      The section's letter.
+        value      值            string        yes   3      The value as JSON; null when the state is missing or withheld. Of the item's class.
+        as_of      数据时间      timestamp     yes   3      The newest moment the value rests on. Of the item's class.
+        state      状态          string        no    1      ok, stale, missing, conflict or withheld.
+        sources    来源表        list<string>  no    0      The tables it is computed from.
+        class      敏感级别      int           no    0      Sensitivity of the item, 0 public to 3 highly sensitive.
+    "#]],
+    );
     let output = school.output(&["tables", "--describe", "profile.student", "--json"]);
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let fields = said["fields"].as_array().expect("fields");
