@@ -207,6 +207,7 @@ fn from_status(status: &Status) -> Error {
         Code::ResourceExhausted => ErrorKind::Busy,
         Code::Unavailable => ErrorKind::Unavailable,
         Code::Unimplemented => ErrorKind::Unsupported,
+        Code::FailedPrecondition => ErrorKind::Settings,
         _ => ErrorKind::Internal,
     };
     Error::new(kind, status.message())

@@ -23,9 +23,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::definition::{self, Definitions, Item, Question};
-use super::inputs::{Clock, Inputs, Reads, Time};
+use super::inputs::{Inputs, Reads, Time};
 use super::store::{ItemValue, Person, Profiles, Silence, State};
-use super::table;
+use super::table::{self, SCHEMA};
 use super::value::Value;
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::engine::plan::Plan;
@@ -36,9 +36,6 @@ use crate::snapshot::{Pinned, Snapshot};
 use crate::source::TableVersion;
 use crate::table::rows::Rows;
 use crate::table::time;
-
-/// The schema of the definitions' views, in a catalog of their own.
-pub const SCHEMA: &str = "profile";
 
 /// Computes profiles by the definitions.
 pub struct Computer {
@@ -104,7 +101,7 @@ impl Computer {
             let plan = plan(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
-            computer.view_reads.push(computer.reads(&sql, Clock::of(&view.sql), contracts)?);
+            computer.view_reads.push(Reads::of(&view.sql, contracts, &computer.definitions.views)?);
         }
         for question in &computer.definitions.questions {
             let state = computer.ctx.state();
@@ -112,7 +109,7 @@ impl Computer {
             let sql = computer.text(&question.sql, time);
             let plan = plan(&state, &sql).await.map_err(|error| wrong(first, error))?;
             computer.check_columns(question, plan.schema().as_arrow())?;
-            let mut reads = computer.reads(&sql, Clock::of(&question.sql), contracts)?;
+            let mut reads = Reads::of(&question.sql, contracts, &computer.definitions.views)?;
             // The first source says whether there is a value at all.
             let sources = question.items.iter().flat_map(|item| &computer.items[*item].sources);
             sources.for_each(|source| reads.read(source.clone()));
@@ -128,10 +125,6 @@ impl Computer {
 
     pub fn items(&self) -> &Arc<Vec<Item>> {
         &self.items
-    }
-
-    fn reads(&self, sql: &str, clock: Clock, contracts: &Contracts) -> Result<Reads, Error> {
-        Ok(Reads::of(&self.ctx.state(), sql, clock, contracts, &self.definitions.views)?)
     }
 
     /// The SQL type of each item's value.

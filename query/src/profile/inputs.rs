@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use datafusion::common::config::Dialect;
-use datafusion::error::Result;
-use datafusion::execution::SessionState;
 use schemas::{Contracts, Kind};
 
-use super::compute::SCHEMA;
 use super::definition::View;
+use super::lineage::{self, Named};
 use crate::catalog::HISTORY;
+use crate::error::Error;
 use crate::identity::Index;
 use crate::snapshot::Snapshot;
 use crate::tail::Positions;
@@ -24,12 +22,12 @@ pub struct Reads {
     tables: Vec<String>,
     /// Places among the views.
     views: Vec<usize>,
-    pub clock: Clock,
+    clock: Clock,
 }
 
 /// How a question depends on the time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Clock {
+enum Clock {
     #[default]
     Never,
     /// Its answer holds for a local day.
@@ -40,7 +38,7 @@ pub enum Clock {
 
 impl Clock {
     /// How `sql` depends on the time, its `$now` and `$today` not yet replaced.
-    pub fn of(sql: &str) -> Self {
+    fn of(sql: &str) -> Self {
         match (sql.contains("$now"), sql.contains("$today")) {
             (true, _) => Self::Moment,
             (false, true) => Self::Day,
@@ -63,18 +61,17 @@ impl Reads {
     ///
     /// # Errors
     /// SQL that cannot be parsed.
-    pub fn of(state: &SessionState, sql: &str, clock: Clock, contracts: &Contracts, views: &[View]) -> Result<Self> {
-        let statement = state.sql_to_statement(sql, &Dialect::PostgreSQL)?;
-        let mut reads = Self { clock, ..Self::default() };
-        for table in state.resolve_table_references(&statement)? {
-            let schema = table.schema().unwrap_or_default();
-            if schema == SCHEMA {
-                reads.views.extend(views.iter().position(|view| view.name == table.table()));
-                continue;
+    pub fn of(sql: &str, contracts: &Contracts, views: &[View]) -> Result<Self, Error> {
+        let mut reads = Self { clock: Clock::of(sql), ..Self::default() };
+        for named in lineage::named(sql, views)? {
+            match named {
+                Named::View(place) => reads.views.push(place),
+                Named::Table(table) => {
+                    let table = table.trim_end_matches(HISTORY);
+                    let has_rows = contracts.get(table).is_some_and(|contract| contract.kind != Kind::Derived);
+                    reads.read(if has_rows { table.to_string() } else { STUDENTS.to_string() });
+                }
             }
-            let name = format!("{schema}.{}", table.table().trim_end_matches(HISTORY));
-            let has_rows = contracts.get(&name).is_some_and(|contract| contract.kind != Kind::Derived);
-            reads.read(if has_rows { name } else { STUDENTS.to_string() });
         }
         Ok(reads)
     }

@@ -38,18 +38,11 @@ impl Lineage {
     }
 
     fn add(&mut self, sql: &str, views: &[View]) -> Result<(), Error> {
-        // Which value stands for a time is nothing to the tables.
-        let sql = definition::replace(sql, |_| Ok("NULL".to_string())).map_err(Error::settings)?;
-        for statement in Engine::parse(&sql)? {
-            let (tables, _) = resolve_table_references(&Statement::Statement(Box::new(statement)), true)?;
-            for table in tables {
-                let table = table.resolve(CATALOG, "public");
-                let view = views.iter().position(|view| *table.schema == *SCHEMA && *view.name == *table.table);
-                match view {
-                    Some(place) if self.views.insert(place) => self.add(&views[place].sql, views)?,
-                    Some(_) => {}
-                    None => self.add_table(format!("{}.{}", table.schema, table.table)),
-                }
+        for named in named(sql, views)? {
+            match named {
+                Named::View(place) if self.views.insert(place) => self.add(&views[place].sql, views)?,
+                Named::View(_) => {}
+                Named::Table(table) => self.add_table(table),
             }
         }
         Ok(())
@@ -61,6 +54,34 @@ impl Lineage {
         }
         self.tables.insert(table);
     }
+}
+
+/// What a definition's SQL names.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Named {
+    /// By its place.
+    View(usize),
+    /// `<schema>.<table>`.
+    Table(String),
+}
+
+/// What `sql` itself names, its times not yet replaced.
+///
+/// # Errors
+/// SQL that cannot be parsed.
+pub fn named(sql: &str, views: &[View]) -> Result<Vec<Named>, Error> {
+    // Which value stands for a time is nothing to the tables.
+    let sql = definition::replace(sql, |_| Ok("NULL".to_string())).map_err(Error::settings)?;
+    let mut named = Vec::new();
+    for statement in Engine::parse(&sql)? {
+        let (tables, _) = resolve_table_references(&Statement::Statement(Box::new(statement)), true)?;
+        for table in tables {
+            let table = table.resolve(CATALOG, "public");
+            let view = views.iter().position(|view| *table.schema == *SCHEMA && *view.name == *table.table);
+            named.push(view.map_or_else(|| Named::Table(format!("{}.{}", table.schema, table.table)), Named::View));
+        }
+    }
+    Ok(named)
 }
 
 #[cfg(test)]
@@ -80,7 +101,7 @@ mod tests {
             SELECT * FROM own WHERE person_id IN (SELECT person_id FROM identity.person)";
         let lineage = Lineage::of(&Definition::Question(sql.into()), &views).unwrap();
         expect![[r#"
-            {"academic.enrollment", "academic.grade", "identity.account", "identity.card", "identity.person", "student_affairs.student_base"} {0, 1}"#]]
+            {"academic.enrollment", "academic.grade", "academic.status_change", "identity.account", "identity.card", "identity.match_review", "identity.person", "student_affairs.student_base"} {0, 1}"#]]
         .assert_eq(&format!("{:?} {:?}", lineage.tables, lineage.views));
         assert_eq!(Lineage::of(&Definition::NoSource("none".into()), &views).unwrap(), Lineage::default());
         assert!(Lineage::of(&Definition::Question("SELEC".into()), &views).is_err());

@@ -262,9 +262,11 @@ async fn what_is_withheld_is_not_explained() {
     let numbers = explain(&served, "carl", "a01", Purpose::DailyWork).await;
     expect![[r#"
         academic.enrollment given
+        academic.status_change given
         identity.account given
         identity.card given
         identity.identifier_link derived
+        identity.match_review of_nobody
         student_affairs.student_base given
     "#]]
     .assert_eq(&inputs(&numbers));
