@@ -28,9 +28,9 @@ pub async fn json(address: &str, path: &str, token: Option<&str>, body: &Value) 
 /// Nobody answers there, or the answer is a refusal: its own words.
 pub async fn ask(address: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Result<Value> {
     let exchange = async {
-        let stream = TcpStream::connect(address).await.with_context(|| {
-            format!("could not reach {address}; is `quad up` or `quad extract` running? See --extract")
-        })?;
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("could not reach {address}; is `quad up` or `quad extract` running there?"))?;
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
         let method = if body.is_some() { Method::POST } else { Method::GET };

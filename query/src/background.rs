@@ -24,6 +24,9 @@ pub struct Refresher {
     pub every: Duration,
 }
 
+/// The longest that a start waits for the tail to reach the end of the log.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+
 /// The shortest time between two snapshots: what comes within it is shown together.
 const TAIL_EVERY: Duration = Duration::from_millis(5);
 
@@ -36,11 +39,13 @@ impl Refresher {
         }
     }
 
-    /// `begun` becomes true with the first look at the lake that succeeds.
+    /// `begun` becomes true when the lake has been looked at and the tail, where there is one, has caught up: whoever saw a
+    /// record before a restart sees it in the first answer after.
     pub async fn run(self, mut stop: watch::Receiver<bool>, begun: watch::Sender<bool>) {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not refresh the snapshot");
+        let mut followed: Option<Instant> = None;
         loop {
             let is_tail_alone = tokio::select! {
                 _ = ticks.tick() => false,
@@ -48,13 +53,20 @@ impl Refresher {
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             let began = Instant::now();
+            let has_caught_up = self.source.tail().is_none_or(|tail| tail.has_caught_up());
             let refreshed = match is_tail_alone {
                 true => self.engine.refresh_tail(&self.source, self.key.expose()).await,
                 false => self.engine.refresh(&self.source, self.key.expose()).await,
             };
             match &refreshed {
-                Ok(_) if begun.send_if_modified(|begun| !std::mem::replace(begun, true)) => self.follow(&stop),
-                Ok(_) => {}
+                Ok(_) => {
+                    let followed = *followed.get_or_insert_with(|| {
+                        self.follow(&stop);
+                        began
+                    });
+                    let is_over = has_caught_up || followed.elapsed() >= CATCH_UP_MAX;
+                    begun.send_if_modified(|begun| is_over && !std::mem::replace(begun, true));
+                }
                 Err(_) => metrics::refresh_failed(),
             }
             trouble.note(refreshed.map(|_| ()));

@@ -158,10 +158,6 @@ impl Engine {
         &self.contracts
     }
 
-    pub fn shared_contracts(&self) -> Arc<Contracts> {
-        self.contracts.clone()
-    }
-
     /// The newest snapshot. Whoever holds it keeps it.
     pub fn pin(&self) -> Arc<Pin> {
         self.pin.borrow().clone()

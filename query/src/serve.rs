@@ -140,7 +140,7 @@ pub struct Watched {
 /// What a health check says of query.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Health {
-    /// The ports are bound, and the lake has been looked at.
+    /// The ports are bound, the lake has been looked at, and the tail has read what the log held at the start.
     pub ready: bool,
     /// The newest snapshot; 0 while the lake is empty.
     pub snapshot: u64,
@@ -164,7 +164,7 @@ impl Watched {
     pub fn health(&self) -> Health {
         let refresh_age = self.engine.watch.refresh_age();
         Health {
-            ready: refresh_age.is_some(),
+            ready: refresh_age.is_some() && self.tail.as_ref().is_none_or(|tail| tail.has_caught_up()),
             snapshot: self.engine.pin().snapshot.id,
             refresh_age_s: refresh_age.map(|age| age.as_secs_f64()),
             tail_full: self.tail.as_ref().is_some_and(|tail| tail.is_full()),

@@ -13,6 +13,7 @@ mod held;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono_tz::Tz;
@@ -38,6 +39,7 @@ pub struct Tail {
     /// By `<domain>.<table>`.
     tables: Mutex<HashMap<String, Held>>,
     arrived: Notify,
+    has_caught_up: AtomicBool,
 }
 
 impl std::fmt::Debug for Tail {
@@ -57,7 +59,8 @@ impl Tail {
         timezone: Tz,
         bytes_max: usize,
     ) -> Self {
-        Self { log, lake, contracts, landing, timezone, bytes_max, tables: Mutex::default(), arrived: Notify::new() }
+        let (tables, arrived, has_caught_up) = (Mutex::default(), Notify::new(), AtomicBool::new(false));
+        Self { log, lake, contracts, landing, timezone, bytes_max, tables, arrived, has_caught_up }
     }
 
     /// The id of the landing whose positions count.
@@ -73,6 +76,17 @@ impl Tail {
     /// Returns when something has come since the last call.
     pub async fn arrived(&self) {
         self.arrived.notified().await;
+    }
+
+    /// Whether it has read what the log held when it began, or cannot for now.
+    pub fn has_caught_up(&self) -> bool {
+        self.has_caught_up.load(Ordering::Acquire)
+    }
+
+    fn catch_up(&self) {
+        if !self.has_caught_up.swap(true, Ordering::AcqRel) {
+            self.arrived.notify_one();
+        }
     }
 
     /// How many partitions a table's topic has; 0 while that is not known.

@@ -25,7 +25,6 @@ struct InUse {
 /// Profiles by definitions that can be changed.
 pub struct Live {
     settings: Settings,
-    contracts: Arc<Contracts>,
     engine: Arc<Engine>,
     store: Arc<Store>,
     in_use: RwLock<InUse>,
@@ -60,12 +59,11 @@ impl Live {
     /// # Errors
     /// Definitions that cannot be used, with their file.
     pub async fn new(settings: &Settings, engine: &Arc<Engine>, store: &Arc<Store>) -> Result<Self, Error> {
-        let contracts = engine.shared_contracts();
-        let in_use = read(settings, &contracts).await?;
+        let in_use = read(settings, engine.contracts()).await?;
         engine.show_profiles(&in_use.computer)?;
         let (settings, engine, store) = (settings.clone(), engine.clone(), store.clone());
         let in_use = RwLock::new(in_use);
-        Ok(Self { settings, contracts, engine, store, in_use, setting: Mutex::default(), beside: Mutex::default() })
+        Ok(Self { settings, engine, store, in_use, setting: Mutex::default(), beside: Mutex::default() })
     }
 
     fn in_use(&self) -> InUse {
@@ -97,7 +95,7 @@ impl Live {
         // The two belong together only while nobody sets another.
         let (computer, profiles) = {
             let _setting = self.setting.lock().await;
-            (self.in_use().computer, self.profiles()?)
+            (self.in_use().computer, self.store.newest()?)
         };
         let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         Ok(Comparison::of(&anew, &profiles))
@@ -109,8 +107,8 @@ impl Live {
     /// As [`Live::verify`], and definitions that cannot be used.
     pub async fn diff(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
-        let drafted = read(&self.settings, &self.contracts).await?;
-        let profiles = self.profiles()?;
+        let drafted = read(&self.settings, self.engine.contracts()).await?;
+        let profiles = self.store.newest()?;
         let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         Ok(Comparison::of(&profiles, &draft))
     }
@@ -121,8 +119,8 @@ impl Live {
     /// As [`Live::diff`]; what was in use stays.
     pub async fn switch(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
-        let drafted = read(&self.settings, &self.contracts).await?;
-        let profiles = self.profiles()?;
+        let drafted = read(&self.settings, self.engine.contracts()).await?;
+        let profiles = self.store.newest()?;
         let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         let comparison = Comparison::of(&profiles, &draft);
         let _setting = self.setting.lock().await;
@@ -131,7 +129,7 @@ impl Live {
         let newest = drafted.computer.compute(snapshot, now, Some(&draft)).await?;
         self.engine.show_profiles(&drafted.computer)?;
         *self.in_use.write().expect("nobody panics with it") = drafted;
-        self.store.set(Arc::new(newest.in_the_place_of(&*self.profiles()?)));
+        self.store.set(Arc::new(newest.in_the_place_of(&*self.store.newest()?)));
         Ok(comparison)
     }
 
@@ -139,13 +137,6 @@ impl Live {
         self.beside.try_lock().map_err(|_| {
             Error::new(ErrorKind::Busy, "profiles are being computed beside for another call")
                 .with_hint("try again when it has ended")
-        })
-    }
-
-    fn profiles(&self) -> Result<Arc<Profiles>, Error> {
-        self.store.get().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
-                .with_hint("try again in a moment")
         })
     }
 }

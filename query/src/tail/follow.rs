@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use schemas::{Contract, Decoder, Sieve};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use topic::{Consumer, Position, Subscription};
+use topic::{Consumer, Extent, Position, Subscription};
 
 use super::held::Start;
 use super::{Positions, Tail};
@@ -38,6 +38,28 @@ struct Inlet {
     next: Positions,
 }
 
+/// What is to be read.
+struct Opened {
+    inlets: Vec<Inlet>,
+    positions: Vec<Position>,
+    ends: Vec<End>,
+}
+
+/// Where a partition ended when it was opened.
+struct End {
+    table: String,
+    partition: i32,
+    offset: i64,
+}
+
+impl End {
+    fn is_reached(&self, tail: &Tail) -> bool {
+        let tables = tail.tables();
+        let position = tables.get(&self.table).and_then(|held| held.position(self.partition));
+        position.unwrap_or(0) >= self.offset
+    }
+}
+
 pub fn run(tail: &Tail, stop: &watch::Receiver<bool>) {
     let mut is_failing = false;
     let mut gaps = BTreeSet::new();
@@ -50,6 +72,7 @@ pub fn run(tail: &Tail, stop: &watch::Receiver<bool>) {
                     tracing::warn!(message = %error.message, source, "could not follow the log; answers come from the lake");
                 }
                 is_failing = true;
+                tail.catch_up();
                 pause(stop, PAUSE);
             }
         }
@@ -58,10 +81,14 @@ pub fn run(tail: &Tail, stop: &watch::Receiver<bool>) {
 
 /// Reads until there is a reason to begin anew.
 fn follow(tail: &Tail, stop: &watch::Receiver<bool>, gaps: &mut BTreeSet<(String, i32)>) -> Result<(), Error> {
-    let (mut inlets, positions) = open(tail, gaps)?;
+    let Some(Opened { mut inlets, positions, mut ends }) = open(tail, gaps)? else {
+        pause(stop, PAUSE);
+        return Ok(());
+    };
     let by_topic: HashMap<String, usize> =
         inlets.iter().enumerate().map(|(at, inlet)| (inlet.topic.clone(), at)).collect();
     if positions.is_empty() {
+        tail.catch_up();
         pause(stop, PAUSE);
         return Ok(());
     }
@@ -69,6 +96,12 @@ fn follow(tail: &Tail, stop: &watch::Receiver<bool>, gaps: &mut BTreeSet<(String
     let mut looked = Instant::now();
     while !*stop.borrow() {
         read(tail, &mut *consumer, &mut inlets, &by_topic, gaps)?;
+        if !tail.has_caught_up() {
+            ends.retain(|end| !end.is_reached(tail));
+            if ends.is_empty() || tail.is_full() {
+                tail.catch_up();
+            }
+        }
         if tail.is_full() {
             drop(consumer);
             tracing::warn!(
@@ -90,16 +123,20 @@ fn follow(tail: &Tail, stop: &watch::Receiver<bool>, gaps: &mut BTreeSet<(String
     Ok(())
 }
 
-/// An inlet for every topic that is there, and where to read each partition; none before the lake has been asked.
-fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<(Vec<Inlet>, Vec<Position>), Error> {
-    let (mut there, mut positions, mut is_ready) = (Vec::new(), Vec::new(), true);
+/// An inlet for every topic that is there, where to read each partition, and where it ends; none before the lake has been
+/// asked.
+fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<Option<Opened>, Error> {
+    let (mut there, mut positions, mut ends, mut is_ready) = (Vec::new(), Vec::new(), Vec::new(), true);
     gaps.clear();
     for contract in tail.contracts.iter() {
         let Some(starts) = starts(tail, contract)? else { continue };
         let topic = contract.topic();
-        for (partition, start) in starts {
+        for (Extent { partition, high, .. }, start) in starts {
             match start {
-                Start::At(offset) => positions.push(Position { topic: topic.clone(), partition, offset }),
+                Start::At(offset) => {
+                    positions.push(Position { topic: topic.clone(), partition, offset });
+                    ends.push(End { table: contract.name(), partition, offset: high });
+                }
                 Start::Gap => _ = gaps.insert((topic.clone(), partition)),
                 Start::Unknown => is_ready = false,
             }
@@ -107,14 +144,14 @@ fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<(Vec<Inlet>, 
         there.push(contract);
     }
     if !is_ready {
-        return Ok(Default::default());
+        return Ok(None);
     }
     let inlets = there.into_iter().map(|contract| inlet(tail, contract)).collect::<Result<_, _>>()?;
-    Ok((inlets, positions))
+    Ok(Some(Opened { inlets, positions, ends }))
 }
 
 /// Where each partition of a table's topic begins; `None` when there is no such topic yet.
-fn starts(tail: &Tail, contract: &Contract) -> Result<Option<Vec<(i32, Start)>>, Error> {
+fn starts(tail: &Tail, contract: &Contract) -> Result<Option<Vec<(Extent, Start)>>, Error> {
     let extents = match tail.log.extents(&contract.topic()) {
         Ok(extents) => extents,
         Err(error) if error.kind == topic::ErrorKind::UnknownTopic => return Ok(None),
@@ -123,7 +160,11 @@ fn starts(tail: &Tail, contract: &Contract) -> Result<Option<Vec<(i32, Start)>>,
     let mut tables = tail.tables();
     let held = tables.entry(contract.name()).or_default();
     held.meet(extents.len());
-    Ok(Some(extents.iter().map(|extent| (extent.partition, held.start(extent))).collect()))
+    let start = |extent: Extent| {
+        let start = held.start(&extent);
+        (extent, start)
+    };
+    Ok(Some(extents.into_iter().map(start).collect()))
 }
 
 fn inlet(tail: &Tail, contract: &Arc<Contract>) -> Result<Inlet, Error> {
@@ -186,8 +227,8 @@ fn is_gap_passed(tail: &Tail, gaps: &BTreeSet<(String, i32)>) -> Result<bool, Er
     let topics: BTreeSet<&str> = gaps.iter().map(|(topic, _)| topic.as_str()).collect();
     for contract in tail.contracts.iter().filter(|contract| topics.contains(contract.topic().as_str())) {
         let starts = starts(tail, contract)?.unwrap_or_default();
-        let is_passed = |(partition, start): &(i32, Start)| {
-            gaps.contains(&(contract.topic(), *partition)) && matches!(start, Start::At(_))
+        let is_passed = |(extent, start): &(Extent, Start)| {
+            gaps.contains(&(contract.topic(), extent.partition)) && matches!(start, Start::At(_))
         };
         if starts.iter().any(is_passed) {
             return Ok(true);

@@ -64,7 +64,8 @@ impl Held {
         }
     }
 
-    fn position(&self, partition: i32) -> Option<i64> {
+    /// The next offset that is neither read nor landed.
+    pub fn position(&self, partition: i32) -> Option<i64> {
         self.read.get(&partition).copied().max(self.landed.get(&partition).copied())
     }
 
