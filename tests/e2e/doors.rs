@@ -108,6 +108,7 @@ async fn rights_decide_what_each_door_gives() {
     assert_eq!(code, Some(1));
     assert!(error.contains("corse"), "{error}");
 
+    eventually_items(&school, &truth.students[0].student_no, |items| !items.is_empty()).await;
     let profile = |token: &str, student: &str| {
         let output = school.quad(&["profile", student]).env("QUAD_TOKEN", token).output().expect("quad runs");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

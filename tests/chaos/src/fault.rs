@@ -78,7 +78,8 @@ impl fmt::Display for Blow {
     }
 }
 
-/// Draws and deals blows: each kind once, in any order, then whatever the weights say.
+/// Draws and deals blows: each kind once, in any order, then whatever the weights say. Clocks come first: they stay wrong,
+/// so everything else is dealt to processes that do not agree on the time.
 pub struct Storm {
     random: Random,
     lands: usize,
@@ -152,6 +153,9 @@ impl Storm {
     }
 
     fn draw(&mut self) -> Blow {
+        if let Some(at) = self.first.iter().position(|blow| matches!(blow, Blow::JumpExtract | Blow::JumpLand)) {
+            return self.first.swap_remove(at);
+        }
         if !self.first.is_empty() {
             let at = self.random.index(self.first.len());
             return self.first.swap_remove(at);
