@@ -22,6 +22,13 @@ pub struct Args {
     /// A token of role admin.
     #[arg(long, env = "QUAD_TOKEN", hide_env_values = true)]
     token: String,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// How much to ask.
+#[derive(clap::Args)]
+pub struct Load {
     /// Calls under way at a time when measuring the rate.
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
@@ -41,52 +48,59 @@ pub fn run(args: &Args) -> Result<()> {
     runtime.block_on(async {
         let client = Client::connect(&format!("http://{}", args.grpc), Some(args.token.clone())).await?;
         let students = students(&client).await?;
-        println!("{} students, {} calls, {} rounds, medians", students.len(), args.calls, args.rounds);
-        for concurrency in [1, args.concurrency] {
-            let mut figures = Figures::default();
-            for _ in 0..args.rounds {
-                let health = round(args.calls, concurrency, |_| {
-                    let client = client.clone();
-                    async move { Ok(client.health().await?) }
-                });
-                figures.health.push(health.await?);
-                let profile = round(args.calls, concurrency, |call| {
-                    let (client, student) = (client.clone(), students[call * 7919 % students.len()].clone());
-                    async move {
-                        let person = Some(by_number(&student));
-                        let purpose = Purpose::DailyWork.into();
-                        let profile = client
-                            .profile(GetProfileRequest { person, purpose, ..GetProfileRequest::default() })
-                            .await?;
-                        ensure!(profile.items.len() > 30, "a profile has {} items", profile.items.len());
-                        Ok(())
-                    }
-                });
-                figures.profile.push(profile.await?);
-                let batch = round(args.calls / BATCH, concurrency, |call| {
-                    let first = call * 7919;
-                    let persons = (first..first + BATCH).map(|place| by_number(&students[place % students.len()]));
-                    let request = BatchGetProfilesRequest {
-                        persons: persons.collect(),
-                        purpose: Purpose::DailyWork.into(),
-                        ..BatchGetProfilesRequest::default()
-                    };
-                    let client = client.clone();
-                    async move {
-                        let results = client.profiles(request).await?;
-                        ensure!(results.len() == BATCH, "a batch has {} results", results.len());
-                        Ok(())
-                    }
-                });
-                figures.batch.push(batch.await?);
-            }
-            figures.print(concurrency);
-        }
-        Ok(())
+        measure(&client, &students, &args.load).await
     })
 }
 
-fn by_number(student_no: &str) -> PersonKey {
+/// Measures and prints, by calls for `students`, all of whom have a profile.
+///
+/// # Errors
+/// The server does not answer as it should.
+pub async fn measure(client: &Client, students: &[String], load: &Load) -> Result<()> {
+    println!("{} students, {} calls, {} rounds, medians", students.len(), load.calls, load.rounds);
+    for concurrency in [1, load.concurrency] {
+        let mut figures = Figures::default();
+        for _ in 0..load.rounds {
+            let health = round(load.calls, concurrency, |_| {
+                let client = client.clone();
+                async move { Ok(client.health().await?) }
+            });
+            figures.health.push(health.await?);
+            let profile = round(load.calls, concurrency, |call| {
+                let (client, student) = (client.clone(), students[call * 7919 % students.len()].clone());
+                async move {
+                    let person = Some(by_number(&student));
+                    let purpose = Purpose::DailyWork.into();
+                    let profile =
+                        client.profile(GetProfileRequest { person, purpose, ..GetProfileRequest::default() }).await?;
+                    ensure!(profile.items.len() > 30, "a profile has {} items", profile.items.len());
+                    Ok(())
+                }
+            });
+            figures.profile.push(profile.await?);
+            let batch = round(load.calls / BATCH, concurrency, |call| {
+                let first = call * 7919;
+                let persons = (first..first + BATCH).map(|place| by_number(&students[place % students.len()]));
+                let request = BatchGetProfilesRequest {
+                    persons: persons.collect(),
+                    purpose: Purpose::DailyWork.into(),
+                    ..BatchGetProfilesRequest::default()
+                };
+                let client = client.clone();
+                async move {
+                    let results = client.profiles(request).await?;
+                    ensure!(results.len() == BATCH, "a batch has {} results", results.len());
+                    Ok(())
+                }
+            });
+            figures.batch.push(batch.await?);
+        }
+        figures.print(concurrency);
+    }
+    Ok(())
+}
+
+pub fn by_number(student_no: &str) -> PersonKey {
     PersonKey { key: Some(person_key::Key::StudentNo(student_no.into())) }
 }
 

@@ -2,14 +2,17 @@
 //!
 //! `bench extract` holds a source's rows on their way to the log against what the driver alone gives; `bench land` holds
 //! landing against a loop that only polls the same topic; `bench lookup` holds a profile over gRPC against the cheapest
-//! call of the same server; `bench webhook` holds pushes against an endpoint that only parses them. Every figure is a
+//! call of the same server; `bench profile` makes a university of any size and tells what its profiles cost: to compute, to
+//! follow, to ask; `bench webhook` holds pushes against an endpoint that only parses them. Every figure is a
 //! median; the spread stands beside it.
 
 mod extract;
 mod land;
 mod lookup;
+mod profile;
 mod records;
 mod stats;
+mod university;
 mod webhook;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +32,8 @@ enum Command {
     Land(land::Args),
     /// GetProfile over gRPC, against a running Quad.
     Lookup(lookup::Args),
+    /// A whole university: profiles from nothing, freshness under load, look-ups, memory.
+    Profile(profile::Args),
     /// Events a second through the webhook into the log.
     Webhook(webhook::Args),
 }
@@ -38,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Extract(args) => extract::run(&args),
         Command::Land(args) => land::run(&args),
         Command::Lookup(args) => lookup::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Webhook(args) => webhook::run(&args),
     }
 }

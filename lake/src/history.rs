@@ -45,6 +45,15 @@ pub struct Entry {
     pub landing: Landing,
 }
 
+/// What commits did to the records of one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// The next offset of each partition that was moved.
+    pub next: BTreeMap<i32, i64>,
+    /// Rows that had been there were taken away, by retention for example, or replaced.
+    pub has_lost_rows: bool,
+}
+
 impl Table {
     /// The commits under `landing` that moved a partition from `offset` on, oldest first; those whose log entries are gone
     /// are left out.
@@ -87,19 +96,14 @@ impl Table {
         Ok(Some(actions.iter().filter_map(id).collect()))
     }
 
-    /// The next offset of each partition of `topic` that the commits behind version `since` moved under `landing`; `None`
-    /// when an entry of the log is gone.
+    /// What the commits behind version `since` did to the records of `topic` that `landing` lands; `None` when an entry of the
+    /// log is gone.
     ///
     /// # Errors
     /// `Store` when the log cannot be read.
-    pub async fn moved_since(
-        &self,
-        landing: &str,
-        topic: &str,
-        since: u64,
-    ) -> Result<Option<BTreeMap<i32, i64>>, Error> {
+    pub async fn moved_since(&self, landing: &str, topic: &str, since: u64) -> Result<Option<Moved>, Error> {
         let prefix = transaction_prefix(landing, topic);
-        let mut moved = BTreeMap::new();
+        let mut moved = Moved::default();
         for version in since + 1..=self.version() {
             let Some(actions) = self.actions(version).await? else { return Ok(None) };
             for transaction in actions.iter().filter_map(|action| action.get("txn")) {
@@ -107,8 +111,11 @@ impl Table {
                     transaction.get("appId").and_then(Value::as_str).and_then(|id| id.strip_prefix(&prefix));
                 let partition = partition.and_then(|partition| partition.parse().ok());
                 let next_offset = transaction.get("version").and_then(Value::as_i64);
-                moved.extend(partition.zip(next_offset));
+                moved.next.extend(partition.zip(next_offset));
             }
+            let removed = actions.iter().filter_map(|action| action.get("remove"));
+            // Who only writes rows anew, as compaction does, says that the data are the same.
+            moved.has_lost_rows |= removed.into_iter().any(|file| file.get("dataChange") != Some(&Value::Bool(false)));
         }
         Ok(Some(moved))
     }

@@ -2,15 +2,17 @@
 //! time, its sources and its state.
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
-//! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `inputs`
-//! say which answers still hold, `store` keeps the answers for the doors, `table` shows them to SQL, and `live` changes the
+//! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `views`
+//! and `kept` have what several of them read, `inputs` say which answers still hold, `assemble` makes persons of answers, `store` keeps the answers for the doors, `table` shows them to SQL, and `live` changes the
 //! definitions while everybody reads. The same questions asked over SQL give the same numbers: nothing is computed here that
 //! is not in the files.
 
+mod assemble;
 pub mod compute;
 pub mod definition;
 pub mod describe;
 mod inputs;
+mod kept;
 pub mod lineage;
 pub mod live;
 pub mod store;
@@ -18,6 +20,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod value;
+mod views;
 
 pub use compute::Computer;
 pub use definition::{Definitions, Item, Section};

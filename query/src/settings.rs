@@ -71,7 +71,7 @@ impl Default for Settings {
             pg_listen: SocketAddr::from(([127, 0, 0, 1], 54320)),
             refresh_ms: 500,
             tail_bytes_max: 256 << 20,
-            profile_refresh_ms: 1000,
+            profile_refresh_ms: 20,
             profile_idle_refresh_s: 60,
             query_timeout_s: 60,
             query_memory_bytes_max: 1 << 30,

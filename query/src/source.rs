@@ -31,6 +31,8 @@ pub struct TableVersion {
     pub next: Arc<Positions>,
     /// Of the tail that was taken.
     pub stamp: Option<u64>,
+    /// The version by which rows were last taken away or replaced, as far as is known: since then there were only more.
+    pub cut: u64,
 }
 
 impl TableVersion {
@@ -44,6 +46,7 @@ impl TableVersion {
             tail: Arc::default(),
             next: Arc::default(),
             stamp: None,
+            cut: 0,
         }
     }
 
@@ -73,6 +76,8 @@ pub struct LakeSource {
 struct Opened {
     table: Option<lake::Table>,
     landed: Arc<Positions>,
+    /// As [`TableVersion::cut`].
+    cut: u64,
 }
 
 impl fmt::Debug for Source {
@@ -154,8 +159,8 @@ impl LakeSource {
             // Nothing has landed, and the tail begins at the first record.
             None => TableVersion::new(None, Arc::new(EmptyTable::new(contract.lake_schema()))),
         };
-        let landed = opened.landed.clone();
-        Ok(Some(TableVersion { topic: contract.topic().into(), next: landed.clone(), landed, ..version }))
+        let (landed, cut) = (opened.landed.clone(), opened.cut);
+        Ok(Some(TableVersion { topic: contract.topic().into(), next: landed.clone(), landed, cut, ..version }))
     }
 }
 
@@ -179,10 +184,14 @@ impl Opened {
                 return Ok(());
             }
             if let Some(moved) = table.moved_since(tail.landing(), &topic, since).await? {
-                Arc::make_mut(&mut self.landed).extend(moved);
+                Arc::make_mut(&mut self.landed).extend(moved.next);
+                if moved.has_lost_rows {
+                    self.cut = table.version();
+                }
                 return Ok(());
             }
         }
+        self.cut = table.version();
         let mut landed = Positions::new();
         for partition in 0..partitions {
             let next = table.next_offset(tail.landing(), &topic, partition).await?;

@@ -1,8 +1,8 @@
 //! Computing every profile. A snapshot and a time enter; all items of all students leave. Two computations of one snapshot
 //! at one time give the same, whatever was computed before.
 //!
-//! Only what can have changed is computed: a question whose inputs are those of the profiles before is not asked again, and a
-//! person whose answers are the same is shared with them.
+//! Only what can have changed is computed: a question whose inputs are those of the profiles before is not asked again, one that
+//! is declared `by_person` is asked for the persons whose inputs changed, and a person whose answers are the same is shared.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,55 +12,48 @@ use chrono::DateTime;
 use chrono_tz::Tz;
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::{DataType, Schema};
-use datafusion::catalog::{CatalogProvider, MemTable, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
 use datafusion::execution::SessionState;
 use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
+use schemas::record::BIZ_DATE;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::definition::{self, Definitions, Item, Question};
+use super::definition::{self, Definitions, Item, Question, View};
 use super::inputs::{Inputs, Reads, Time};
+use super::kept::{Change, Persons};
 use super::store::{ItemValue, Person, Profiles, Silence, State};
 use super::table::{self, SCHEMA};
 use super::value::Value;
+use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::engine::plan::Plan;
 use crate::error::Error;
-use crate::identity::index;
 use crate::settings::Settings;
 use crate::snapshot::{Pinned, Snapshot};
-use crate::source::TableVersion;
 use crate::table::rows::Rows;
 use crate::table::time;
+use crate::table::view;
 
 /// Computes profiles by the definitions.
 pub struct Computer {
     ctx: SessionContext,
-    definitions: Definitions,
+    pub(super) definitions: Definitions,
     items: Arc<Vec<Item>>,
     /// The SQL type of each item's value.
     types: Vec<DataType>,
     timezone: Tz,
     /// What the views and the questions read.
-    view_reads: Vec<Reads>,
+    pub(super) view_reads: Vec<Reads>,
     question_reads: Vec<Reads>,
-    /// The views as they were answered last, by their place.
-    views: Mutex<Vec<View>>,
+    /// The views of the profiles that follow one another.
+    views: Mutex<Views>,
     /// What was planned last, by what is asked: the text and its plan.
     plans: Mutex<FastMap<String, (String, Plan)>>,
-}
-
-/// A view as it was answered last.
-#[derive(Debug, Clone, Default)]
-struct View {
-    inputs: Option<Inputs>,
-    batches: Vec<RecordBatch>,
-    /// Grows when the answer is another one.
-    revision: u64,
 }
 
 impl std::fmt::Debug for Computer {
@@ -68,12 +61,6 @@ impl std::fmt::Debug for Computer {
         f.debug_struct("Computer").field("items", &self.items.len()).finish_non_exhaustive()
     }
 }
-
-/// What a question gave one person for one item: the value, its time, and whether its sources disagree.
-type Given = Option<(Value, Option<i64>, bool)>;
-
-/// What a question gave, by person: parallel to its items.
-type Answers = FastMap<String, Vec<Given>>;
 
 impl Computer {
     /// Plans every question once, so that a mistake in a definition is found before anything is served.
@@ -87,7 +74,7 @@ impl Computer {
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
-        let views = Mutex::new(vec![View::default(); definitions.views.len()]);
+        let views = Mutex::new(Views::new(definitions.views.len()));
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
         let types = items.iter().map(|item| table::type_without_question(&item.definition)).collect();
@@ -101,7 +88,9 @@ impl Computer {
             let plan = plan(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
-            computer.view_reads.push(Reads::of(&view.sql, contracts, &computer.definitions.views)?);
+            let reads = Reads::of(&view.sql, contracts, &computer.definitions.views)?;
+            check_view(view, &reads, plan.schema().as_arrow(), contracts)?;
+            computer.view_reads.push(reads);
         }
         for question in &computer.definitions.questions {
             let state = computer.ctx.state();
@@ -143,26 +132,28 @@ impl Computer {
     }
 
     fn time(&self, now: i64) -> Time {
-        const DAY_US: i64 = 86_400_000_000;
-        Time { now, day: (now + time::offset_us(self.timezone, now)).div_euclid(DAY_US) }
+        const HOUR_US: i64 = 3_600_000_000;
+        let day = (now + time::offset_us(self.timezone, now)).div_euclid(24 * HOUR_US);
+        Time { now, hour: now.div_euclid(HOUR_US) * HOUR_US, day }
     }
 
     /// `sql` with the time in it.
     fn text(&self, sql: &str, time: Time) -> String {
-        let at = DateTime::from_timestamp_micros(time.now).unwrap_or_default();
+        let moment = |at: i64| {
+            let at = DateTime::from_timestamp_micros(at).unwrap_or_default().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+            format!("arrow_cast('{at}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
+        };
         let day = DateTime::from_timestamp(time.day * 86_400, 0).unwrap_or_default();
         let sql = definition::replace(sql, |name| match name {
-            "now" => Ok(format!(
-                "arrow_cast('{}', 'Timestamp(Microsecond, Some(\"UTC\"))')",
-                at.format("%Y-%m-%dT%H:%M:%S%.6fZ")
-            )),
+            "now" => Ok(moment(time.now)),
+            "hour" => Ok(moment(time.hour)),
             _ => Ok(format!("DATE '{}'", day.format("%Y-%m-%d"))),
         });
-        sql.expect("both times have a value")
+        sql.expect("all times have a value")
     }
 
     /// `what` is for the log: which question costs how much.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         snapshot: &Arc<Snapshot>,
         what: &str,
@@ -204,44 +195,65 @@ impl Computer {
         before: Option<&Profiles>,
     ) -> Result<Profiles, Error> {
         let time = self.time(now);
-        let heard = self.heard(&snapshot, time, before).await?;
-        let silences: Vec<Silence> = self.items.iter().map(|item| silence(item, &heard, now)).collect();
-        let (own, revisions) = self.views(&snapshot, time, before.is_none()).await?;
-        let (mut inputs, mut answers) = (Vec::new(), Vec::new());
-        for (place, question) in self.definitions.questions.iter().enumerate() {
-            let from = Inputs::new(&self.question_reads[place], &snapshot, &revisions, time);
-            if before.is_none_or(|before| before.inputs[place] != from) {
-                answers.push((question, self.answers(question, &own, time).await?));
-            }
+        let mut kept = self.views.lock().await;
+        if before.is_none() && !kept.is_new() {
+            // What is computed from nothing leaves alone what those who follow one another have.
+            drop(kept);
+            let mut anew = Views::new(self.definitions.views.len());
+            return self.compute_with(&mut anew, snapshot, time, None).await;
+        }
+        self.compute_with(&mut kept, snapshot, time, before).await
+    }
+
+    /// The moment that profiles of `snapshot` are of: `now`, or that of `before` while nothing whose answer depends on the moment
+    /// has changed and `before` is younger than `clock_us`. So most changes are computed without asking what time alone changes.
+    pub async fn moment(&self, snapshot: &Snapshot, now: i64, before: Option<&Profiles>, clock_us: i64) -> i64 {
+        let Some(before) = before.filter(|before| (0..clock_us).contains(&(now - before.computed_at))) else {
+            return now;
+        };
+        let time = self.time(before.computed_at);
+        if time.hour != self.time(now).hour || time.day != self.time(now).day {
+            return now;
+        }
+        let views = self.views.lock().await;
+        let is_other = |(reads, old): (&Reads, &Inputs)| {
+            reads.is_of_a_moment() && old.differs_in_tables(&Inputs::new(reads, snapshot, old.views(), time))
+        };
+        let questions = self.question_reads.iter().zip(&before.inputs);
+        let of_views = self.view_reads.iter().zip(views.inputs()).filter_map(|(reads, old)| Some((reads, old?)));
+        if questions.chain(of_views).any(is_other) { now } else { before.computed_at }
+    }
+
+    async fn compute_with(
+        &self,
+        views: &mut Views,
+        snapshot: Arc<Snapshot>,
+        time: Time,
+        before: Option<&Profiles>,
+    ) -> Result<Profiles, Error> {
+        let mut pass = Pass::new(self, snapshot.clone(), time, views);
+        let heard = self.heard(&mut pass, &snapshot, time, before).await?;
+        let silences: Vec<Silence> = self.items.iter().map(|item| silence(item, &heard, time.now)).collect();
+        pass.update().await?;
+        let revisions = pass.views.revisions();
+        let (mut inputs, mut asked) = (Vec::new(), Vec::new());
+        for (question, reads) in self.definitions.questions.iter().zip(&self.question_reads) {
+            let from = Inputs::new(reads, &snapshot, &revisions, time);
+            let old = before.map(|before| &before.inputs[inputs.len()]);
+            let persons = match old.map_or(Change::Everything, |old| pass.views.change(reads, old, &from)) {
+                Change::Nothing => {
+                    inputs.push(from);
+                    continue;
+                }
+                Change::Persons(persons) if question.by_person && pass.are_few(&persons) => Some(persons),
+                _ => None,
+            };
+            let own = pass.snapshot_of(reads, persons.as_ref())?;
+            asked.push((&question.items[..], persons, self.answers(question, &own, time).await?));
             inputs.push(from);
         }
-        let are_silences_new = before.is_none_or(|before| before.silences != silences);
-        let students = snapshot.identity.persons.iter().filter(|person| person.is_student);
-        let persons = students.map(|student| {
-            let old = before.and_then(|before| before.by_id(&student.id));
-            let mut changed = Vec::new();
-            for (question, answers) in &mut answers {
-                let mut given = answers.remove(&*student.id).into_iter().flatten();
-                for place in &question.items {
-                    let item = settle(given.next().flatten(), silences[*place]);
-                    if old.is_none_or(|old| old.items[*place] != item) {
-                        changed.push((*place, item));
-                    }
-                }
-            }
-            if let Some(old) = old.filter(|old| old.student_nos == student.student_nos)
-                && changed.is_empty()
-                && !are_silences_new
-            {
-                return old.clone();
-            }
-            let mut items = old.map_or_else(|| vec![ItemValue::MISSING; self.items.len()], |old| old.items.clone());
-            items.iter_mut().zip(&silences).for_each(|(item, silence)| item.hear(*silence));
-            changed.into_iter().for_each(|(place, item)| items[place] = item);
-            self.person(student, items, old, before)
-        });
-        let persons = persons.collect();
-        let mut profiles = Profiles::new(snapshot, now, self.items.clone(), persons, before);
+        let persons = self.persons(&snapshot, asked, &silences, before);
+        let mut profiles = Profiles::new(snapshot, time.now, self.items.clone(), persons, before);
         (profiles.inputs, profiles.heard, profiles.silences) = (inputs, heard, silences);
         Ok(profiles)
     }
@@ -249,6 +261,7 @@ impl Computer {
     /// When each source last gave anything; a table without rows is not there.
     async fn heard(
         &self,
+        pass: &mut Pass<'_>,
         snapshot: &Arc<Snapshot>,
         time: Time,
         before: Option<&Profiles>,
@@ -261,55 +274,26 @@ impl Computer {
             let mut reads = Reads::default();
             reads.read(source.clone());
             let inputs = Inputs::new(&reads, snapshot, &[], time);
-            if let Some(known) =
-                before.and_then(|before| before.heard.get(source)).filter(|(known, _)| *known == inputs)
-            {
-                heard.insert(source.clone(), known.clone());
-                continue;
-            }
-            let sql = format!("SELECT max(ingested_at) AS at FROM {source}{HISTORY}");
-            let batches = self.ask(snapshot, source, &sql, time).await?;
-            for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
-                if let Some(Value::Time(at)) = Value::of(&ScalarValue::try_from_array(batch.column(0), 0)?)? {
-                    heard.insert(source.clone(), (inputs.clone(), at));
-                }
-            }
+            let known = before.and_then(|before| before.heard.get(source));
+            let at = match known.map(|(old, at)| (*old == inputs, old.grows_into(&inputs), *at)) {
+                Some((true, _, at)) => Some(at),
+                Some((false, Some(behind), at)) => pass.came(source, &behind).await?.heard.max(Some(at)),
+                _ => self.heard_ever(snapshot, source, time).await?,
+            };
+            heard.extend(at.map(|at| (source.clone(), (inputs, at))));
         }
         Ok(heard)
     }
 
-    /// The snapshot with the views as tables of it, which only this computation sees, and the views' revisions.
-    async fn views(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        time: Time,
-        is_anew: bool,
-    ) -> Result<(Arc<Snapshot>, Vec<u64>), Error> {
-        let mut views = self.views.lock().await;
-        let mut own = Arc::new(snapshot.with_tables(snapshot.tables.clone()));
-        let mut revisions = Vec::new();
-        for (place, view) in self.definitions.views.iter().enumerate() {
-            let inputs = Inputs::new(&self.view_reads[place], snapshot, &revisions, time);
-            if is_anew || views[place].inputs.as_ref() != Some(&inputs) {
-                let batches = self.ask(&own, &view.name, &view.sql, time).await?;
-                let before = &mut views[place];
-                // An answer that is the same as before changes nothing for those who build on it.
-                if before.inputs.is_none() || before.batches != batches {
-                    before.batches = batches;
-                    before.revision += 1;
-                }
-                before.inputs = Some(inputs);
-            }
-            let View { batches, revision, .. } = &views[place];
-            revisions.push(*revision);
-            if let Some(schema) = batches.first().map(RecordBatch::schema) {
-                let mut tables = own.tables.clone();
-                let rows = Arc::new(MemTable::try_new(schema, vec![batches.clone()])?);
-                tables.insert(format!("{SCHEMA}.{}", view.name), TableVersion::new(None, rows));
-                own = Arc::new(own.with_tables(tables));
+    async fn heard_ever(&self, snapshot: &Arc<Snapshot>, source: &str, time: Time) -> Result<Option<i64>, Error> {
+        let sql = format!("SELECT max(ingested_at) AS at FROM {source}{HISTORY}");
+        let mut heard = None;
+        for batch in self.ask(snapshot, source, &sql, time).await?.iter().filter(|batch| batch.num_rows() > 0) {
+            if let Some(Value::Time(at)) = Value::of(&ScalarValue::try_from_array(batch.column(0), 0)?)? {
+                heard = heard.max(Some(at));
             }
         }
-        Ok((own, revisions))
+        Ok(heard)
     }
 
     /// What a question gives each person.
@@ -345,42 +329,28 @@ impl Computer {
         }
         Ok(())
     }
-
-    fn person(
-        &self,
-        student: &index::Person,
-        items: Vec<ItemValue>,
-        old: Option<&Arc<Person>>,
-        before: Option<&Profiles>,
-    ) -> Arc<Person> {
-        let of =
-            |id: &str| self.items.iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
-        let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
-        let text =
-            |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
-        let version = version(&self.items, &items);
-        let old = old.filter(|old| old.version == version);
-        let person = Person {
-            id: student.id.clone(),
-            student_nos: student.student_nos.clone(),
-            version,
-            class_id: text(class, "class_id"),
-            college_id: text(college, "college_id"),
-            building_id: text(bed, "building_id"),
-            counselor_staff_no: text(contacts, "counselor_staff_no"),
-            grade_year: class.and_then(|value| value.int("grade_year")),
-            changed_in: old.map_or_else(|| Profiles::revision_after(before), |old| old.changed_in),
-            items,
-        };
-        match old {
-            Some(old) if **old == person => old.clone(),
-            _ => Arc::new(person),
-        }
-    }
 }
 
 async fn plan(state: &SessionState, sql: &str) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
     Ok(state.create_logical_plan(sql).await?)
+}
+
+/// That a view can be asked for days where it says so.
+fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) -> Result<(), Error> {
+    let name = &of.name;
+    let has = |column: &str| schema.index_of(column).is_ok();
+    if (of.by_day || of.by_person) && !has("person_id") {
+        return Err(Error::settings(format!("profile view {name}: by_day and by_person need a column person_id")));
+    }
+    let contract = match reads.tables() {
+        [table] if reads.views().is_empty() => contracts.get(table),
+        _ => None,
+    };
+    if of.by_day && !(has(BIZ_DATE) && contract.is_some_and(|contract| view::is_day_of_key(contract))) {
+        let what = "by_day needs a column biz_date, and one table to read whose key has the time of the event";
+        return Err(Error::settings(format!("profile view {name}: {what}")));
+    }
+    Ok(())
 }
 
 /// How long the sources of an item have been silent.
@@ -395,30 +365,4 @@ fn silence(item: &Item, heard: &BTreeMap<String, (Inputs, i64)>, now: i64) -> Si
         },
         _ => Silence::Ever,
     }
-}
-
-/// An item, by what its question gave and how long its sources have been silent.
-fn settle(given: Given, silence: Silence) -> ItemValue {
-    match given {
-        Some((value, as_of, conflict)) if silence != Silence::Ever => {
-            let mut item =
-                ItemValue { value: Some(value), as_of, state: if conflict { State::Conflict } else { State::Ok } };
-            item.hear(silence);
-            item
-        }
-        _ => ItemValue::MISSING,
-    }
-}
-
-/// The first 64 bits of the SHA-256 of all items.
-fn version(items: &[Item], values: &[ItemValue]) -> String {
-    let mut text = String::with_capacity(1024);
-    for (item, value) in items.iter().zip(values) {
-        text.push_str(&item.id);
-        if let Some(value) = &value.value {
-            value.canonical(&mut text);
-        }
-        text.push_str(&format!("|{:?}|{:?}\n", value.as_of, value.state));
-    }
-    Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }

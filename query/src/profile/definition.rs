@@ -2,8 +2,9 @@
 //!
 //! `views.toml` names questions that others build on (`profile.<name>`); every other `*.toml` is a section: its letter, its
 //! parameters, and questions that give a row a person. A question's column named like an item is the item's value;
-//! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$today` and
-//! `$parameter` stand for the time of computation, its local day and a parameter. In the place of SQL, `answer` names what an
+//! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$hour`, `$today`
+//! and `$parameter` stand for the time of computation, its hour, its local day and a parameter. `by_day` and `by_person` declare
+//! that a little of an answer can be asked again without the rest. In the place of SQL, `answer` names what an
 //! answer says of itself, and `no_source` says why no table can give the items: they are missing, always.
 
 use std::collections::{BTreeMap, HashMap};
@@ -35,12 +36,21 @@ pub struct Definitions {
 pub struct View {
     pub name: String,
     pub sql: String,
+    /// Rows of a `biz_date` come from rows of that day alone, in the one table that is read.
+    #[serde(default)]
+    pub by_day: bool,
+    /// As [`Question::by_person`].
+    #[serde(default)]
+    pub by_person: bool,
 }
 
 /// A question that fills items.
 #[derive(Debug, Clone)]
 pub struct Question {
     pub sql: Arc<str>,
+    /// What it gives a person comes from that person's rows of the views it reads, from rows without a person, and from views
+    /// and tables as a whole where they have no `person_id`.
+    pub by_person: bool,
     /// Places in [`Definitions::items`].
     pub items: Vec<usize>,
 }
@@ -137,6 +147,8 @@ struct QuestionFile {
     sql: Option<String>,
     answer: Option<Answer>,
     no_source: Option<String>,
+    #[serde(default)]
+    by_person: bool,
     items: Vec<ItemFile>,
 }
 
@@ -227,7 +239,8 @@ impl Definitions {
                 let first = self.items.len();
                 self.items.extend(declared.iter().cloned());
                 if let Definition::Question(sql) = definition {
-                    self.questions.push(Question { sql, items: (first..self.items.len()).collect() });
+                    let (by_person, items) = (question.by_person, (first..self.items.len()).collect());
+                    self.questions.push(Question { sql, by_person, items });
                 }
             }
             items.extend(declared);
@@ -328,7 +341,7 @@ impl QuestionFile {
 }
 
 /// Names that stand for the time of computation.
-pub const TIMES: [&str; 2] = ["now", "today"];
+pub const TIMES: [&str; 3] = ["now", "hour", "today"];
 
 /// Puts parameters in the place of `$name`; the times stay.
 fn substitute(sql: &str, parameters: &BTreeMap<String, Parameter>) -> Result<String, String> {

@@ -10,6 +10,7 @@ use crate::catalog::HISTORY;
 use crate::error::Error;
 use crate::identity::Index;
 use crate::snapshot::Snapshot;
+use crate::source::TableVersion;
 use crate::tail::Positions;
 
 /// What derived tables are made of beside the identity.
@@ -32,18 +33,17 @@ enum Clock {
     Never,
     /// Its answer holds for a local day.
     Day,
+    /// Its answer holds for an hour.
+    Hour,
     /// Its answer holds for the moment it was asked at.
     Moment,
 }
 
 impl Clock {
-    /// How `sql` depends on the time, its `$now` and `$today` not yet replaced.
+    /// How `sql` depends on the time, its times not yet replaced.
     fn of(sql: &str) -> Self {
-        match (sql.contains("$now"), sql.contains("$today")) {
-            (true, _) => Self::Moment,
-            (false, true) => Self::Day,
-            (false, false) => Self::Never,
-        }
+        let finest = [("$now", Self::Moment), ("$hour", Self::Hour), ("$today", Self::Day)];
+        finest.into_iter().find(|(name, _)| sql.contains(name)).map_or(Self::Never, |(_, clock)| clock)
     }
 }
 
@@ -52,6 +52,8 @@ impl Clock {
 pub struct Time {
     /// Microseconds UTC.
     pub now: i64,
+    /// The hour's beginning, microseconds UTC.
+    pub hour: i64,
     /// The local day, counted from 1970.
     pub day: i64,
 }
@@ -76,6 +78,19 @@ impl Reads {
         Ok(reads)
     }
 
+    pub fn tables(&self) -> &[String] {
+        &self.tables
+    }
+
+    pub fn views(&self) -> &[usize] {
+        &self.views
+    }
+
+    /// Its answer is of the moment it was asked at.
+    pub fn is_of_a_moment(&self) -> bool {
+        self.clock == Clock::Moment
+    }
+
     /// Adds a table.
     pub fn read(&mut self, table: String) {
         if let Err(place) = self.tables.binary_search(&table) {
@@ -88,12 +103,40 @@ impl Reads {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
     identity: Identity,
-    /// Version in the lake and offsets of each table that is read; none of one that is not there.
-    tables: Vec<Option<(Option<u64>, Arc<Positions>)>>,
+    /// What is in each table that is read; none of one that is not there.
+    tables: Vec<Option<Content>>,
     /// Revisions of the views that are read.
     views: Vec<u64>,
-    /// The day or the moment, where it matters.
+    /// The day, the hour or the moment, where it matters.
     at: Option<i64>,
+}
+
+/// What says which rows a table has.
+#[derive(Debug, Clone, PartialEq)]
+enum Content {
+    /// Of a table that is not followed: its version.
+    Version(Option<u64>),
+    /// All records before these offsets, but for what had been taken away by version `cut`. Where they lie, in the lake or in the
+    /// tail, is all the same.
+    Records { cut: u64, next: Arc<Positions> },
+}
+
+impl Content {
+    fn of(table: &TableVersion) -> Self {
+        match table.next.is_empty() {
+            true => Self::Version(table.version),
+            false => Self::Records { cut: table.cut, next: table.next.clone() },
+        }
+    }
+
+    /// The offsets from which on `later` has more, and otherwise the same.
+    fn grows_into(&self, later: &Self) -> Option<Arc<Positions>> {
+        let (Self::Records { cut, next }, Self::Records { cut: later_cut, next: later }) = (self, later) else {
+            return None;
+        };
+        let goes_on = |(partition, offset): (&i32, &i64)| later.get(partition).is_some_and(|later| later >= offset);
+        (cut == later_cut && next.len() == later.len() && next.iter().all(goes_on)).then(|| next.clone())
+    }
 }
 
 /// The very same index, not one that is equal.
@@ -109,7 +152,7 @@ impl PartialEq for Identity {
 impl Inputs {
     /// What a question that reads `reads` is answered from; `revisions` are those of the views.
     pub fn new(reads: &Reads, snapshot: &Snapshot, revisions: &[u64], time: Time) -> Self {
-        let content = |name: &String| snapshot.tables.get(name).map(|table| (table.version, table.next.clone()));
+        let content = |name: &String| snapshot.tables.get(name).map(Content::of);
         Self {
             identity: Identity(snapshot.identity.clone()),
             tables: reads.tables.iter().map(content).collect(),
@@ -117,8 +160,31 @@ impl Inputs {
             at: match reads.clock {
                 Clock::Never => None,
                 Clock::Day => Some(time.day),
+                Clock::Hour => Some(time.hour),
                 Clock::Moment => Some(time.now),
             },
         }
+    }
+
+    /// Revisions of the views that are read.
+    pub fn views(&self) -> &[u64] {
+        &self.views
+    }
+
+    /// Only views are others in `new`.
+    pub fn differs_in_views_alone(&self, new: &Self) -> bool {
+        (&self.identity, &self.tables, &self.at) == (&new.identity, &new.tables, &new.at)
+    }
+
+    /// Tables are others in `new`.
+    pub fn differs_in_tables(&self, new: &Self) -> bool {
+        self.tables != new.tables
+    }
+
+    /// The offsets from which on the one table that is read has more in `new`, while everything else is the same.
+    pub fn grows_into(&self, new: &Self) -> Option<Arc<Positions>> {
+        let ([Some(table)], [Some(later)]) = (&self.tables[..], &new.tables[..]) else { return None };
+        let is_the_rest_the_same = (&self.identity, &self.views, &self.at) == (&new.identity, &new.views, &new.at);
+        table.grows_into(later).filter(|_| is_the_rest_the_same)
     }
 }

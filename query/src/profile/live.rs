@@ -81,6 +81,8 @@ impl Live {
     pub async fn follow(&self, snapshot: Arc<Snapshot>, now: i64) -> Result<Arc<Profiles>, Error> {
         let _setting = self.setting.lock().await;
         let (computer, before) = (self.in_use().computer, self.store.get());
+        let clock_us = i64::try_from(self.settings.profile_idle_refresh_s * 1_000_000).unwrap_or(i64::MAX);
+        let now = computer.moment(&snapshot, now, before.as_deref(), clock_us).await;
         let profiles = Arc::new(computer.compute(snapshot, now, before.as_deref()).await?);
         self.store.set(profiles.clone());
         Ok(profiles)

@@ -167,8 +167,13 @@ impl Profiles {
 
     /// By person id, letter case aside.
     pub fn by_id(&self, id: &str) -> Option<&Arc<Person>> {
-        let place = self.by_id.get(id).or_else(|| self.by_id.get(id.to_ascii_lowercase().as_str()))?;
-        self.persons.get(*place)
+        let place = self.place(id).or_else(|| self.place(&id.to_ascii_lowercase()))?;
+        self.persons.get(place)
+    }
+
+    /// Where in `persons` somebody is.
+    pub(super) fn place(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
     }
 
     /// By student number: its present holder.

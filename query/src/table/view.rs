@@ -105,7 +105,7 @@ fn order(contract: &Contract) -> Order {
 }
 
 /// Whether all versions of a key lie in one partition of the lake: then the day is as good as a key column.
-fn is_day_of_key(contract: &Contract) -> bool {
+pub fn is_day_of_key(contract: &Contract) -> bool {
     contract.is_partitioned() && contract.key.contains(&contract.event_time)
 }
 

@@ -56,7 +56,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-fn view(View { name, sql }: &View) -> DefinitionView {
+fn view(View { name, sql, .. }: &View) -> DefinitionView {
     DefinitionView { name: name.clone(), definition: sql.trim().to_string() }
 }
 

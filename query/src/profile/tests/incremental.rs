@@ -140,6 +140,7 @@ async fn arrive(engine: &Engine, arrived: &[(usize, usize)]) {
         let (name, columns, _) = ARRIVALS[place];
         let mut version = table(contracts().get(name).unwrap(), columns, &rows.join(", ")).await;
         version.version = Some(rows.len() as u64);
+        version.next = Arc::new([(0, rows.len() as i64)].into());
         versions.push((name.to_string(), version));
     }
     engine.refresh(&Source::memory(versions), KEY).await.unwrap();

@@ -1,0 +1,143 @@
+//! Persons of what was asked. Answers by person and the profiles before enter; everybody leaves, shared with those before where
+//! nothing is otherwise.
+
+use std::sync::Arc;
+
+use datafusion::common::HashMap as FastMap;
+use sha2::{Digest, Sha256};
+
+use super::compute::Computer;
+use super::definition::Item;
+use super::kept::Persons;
+use super::store::{ItemValue, Person, Profiles, Silence, State};
+use super::value::Value;
+use crate::snapshot::Snapshot;
+
+/// What a question gave one person for one item: the value, its time, and whether its sources disagree.
+pub type Given = Option<(Value, Option<i64>, bool)>;
+
+/// What a question gave, by person: parallel to its items.
+pub type Answers = FastMap<String, Vec<Given>>;
+
+/// What was asked again: the places of the items, who was asked for where it is not everybody, and what was given.
+pub type Asked<'a> = (&'a [usize], Option<Arc<Persons>>, Answers);
+
+impl Computer {
+    /// Everybody with what was asked again in place. Who was not asked for is not even looked at, where that can be told.
+    pub(super) fn persons(
+        &self,
+        snapshot: &Snapshot,
+        mut asked: Vec<Asked<'_>>,
+        silences: &[Silence],
+        before: Option<&Profiles>,
+    ) -> Vec<Arc<Person>> {
+        let same = before
+            .filter(|before| Arc::ptr_eq(&before.snapshot.identity, &snapshot.identity) && before.silences == silences);
+        let of_some: Option<Vec<&Arc<Persons>>> = asked.iter().map(|(_, persons, _)| persons.as_ref()).collect();
+        if let Some((before, of_some)) = same.zip(of_some) {
+            let touched: Persons = of_some.into_iter().flat_map(|persons| persons.iter().cloned()).collect();
+            let mut persons = before.persons.clone();
+            for place in touched.iter().filter_map(|person| before.place(person)) {
+                let old = before.persons[place].clone();
+                persons[place] = self.person(&old.id, &old.student_nos, &mut asked, silences, Some(before));
+            }
+            return persons;
+        }
+        let students = snapshot.identity.persons.iter().filter(|person| person.is_student);
+        students.map(|student| self.person(&student.id, &student.student_nos, &mut asked, silences, before)).collect()
+    }
+
+    fn person(
+        &self,
+        id: &Arc<str>,
+        student_nos: &[Arc<str>],
+        asked: &mut [Asked<'_>],
+        silences: &[Silence],
+        before: Option<&Profiles>,
+    ) -> Arc<Person> {
+        let old = before.and_then(|before| before.by_id(id));
+        let mut changed = Vec::new();
+        for (items, persons, answers) in asked {
+            if persons.as_ref().is_some_and(|persons| !persons.contains(&**id)) {
+                continue;
+            }
+            let mut given = answers.remove(&**id).into_iter().flatten();
+            for place in &**items {
+                let item = settle(given.next().flatten(), silences[*place]);
+                if old.is_none_or(|old| old.items[*place] != item) {
+                    changed.push((*place, item));
+                }
+            }
+        }
+        let are_silences_the_same = before.is_some_and(|before| before.silences == silences);
+        if let Some(old) = old.filter(|old| old.student_nos == student_nos)
+            && changed.is_empty()
+            && are_silences_the_same
+        {
+            return old.clone();
+        }
+        let mut items = old.map_or_else(|| vec![ItemValue::MISSING; self.items().len()], |old| old.items.clone());
+        items.iter_mut().zip(silences).for_each(|(item, silence)| item.hear(*silence));
+        changed.into_iter().for_each(|(place, item)| items[place] = item);
+        self.with_items(id, student_nos, items, old, before)
+    }
+
+    fn with_items(
+        &self,
+        id: &Arc<str>,
+        student_nos: &[Arc<str>],
+        items: Vec<ItemValue>,
+        old: Option<&Arc<Person>>,
+        before: Option<&Profiles>,
+    ) -> Arc<Person> {
+        let of =
+            |id: &str| self.items().iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
+        let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
+        let text =
+            |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
+        let version = version(&self.items(), &items);
+        let old = old.filter(|old| old.version == version);
+        let person = Person {
+            id: id.clone(),
+            student_nos: student_nos.to_vec(),
+            version,
+            class_id: text(class, "class_id"),
+            college_id: text(college, "college_id"),
+            building_id: text(bed, "building_id"),
+            counselor_staff_no: text(contacts, "counselor_staff_no"),
+            grade_year: class.and_then(|value| value.int("grade_year")),
+            changed_in: old.map_or_else(|| Profiles::revision_after(before), |old| old.changed_in),
+            items,
+        };
+        match old {
+            Some(old) if **old == person => old.clone(),
+            _ => Arc::new(person),
+        }
+    }
+}
+
+/// An item, by what its question gave and how long its sources have been silent.
+fn settle(given: Given, silence: Silence) -> ItemValue {
+    match given {
+        Some((value, as_of, conflict)) if silence != Silence::Ever => {
+            let mut item =
+                ItemValue { value: Some(value), as_of, state: if conflict { State::Conflict } else { State::Ok } };
+            item.hear(silence);
+            item
+        }
+        _ => ItemValue::MISSING,
+    }
+}
+
+/// The first 64 bits of the SHA-256 of all items.
+fn version(items: &[Item], values: &[ItemValue]) -> String {
+    let mut text = String::with_capacity(1024);
+    for (item, value) in items.iter().zip(values) {
+        text.push_str(&item.id);
+        if let Some(value) = &value.value {
+            value.canonical(&mut text);
+        }
+        text.push_str(&format!("|{:?}|{:?}\n", value.as_of, value.state));
+    }
+    Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}

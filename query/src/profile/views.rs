@@ -1,0 +1,240 @@
+//! The views between the tables and the questions, kept from one computation to the next. A snapshot enters; afterwards each
+//! view has the rows that its SQL gives there, and knows whose rows are others than at a revision before.
+//!
+//! What is asked again is as little as a view's declaration allows: nothing while its inputs are the same, the days that
+//! records came to, the persons whose inputs changed, or everything.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chrono::DateTime;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::catalog::MemTable;
+use datafusion::common::HashMap as FastMap;
+use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
+
+use super::compute::Computer;
+use super::inputs::{Inputs, Reads, Time};
+use super::kept::{Change, Kept, Persons};
+use super::table::SCHEMA;
+use crate::catalog::HISTORY;
+use crate::error::Error;
+use crate::snapshot::Snapshot;
+use crate::source::TableVersion;
+use crate::tail::Positions;
+
+/// Changes that a view remembers: whoever knows an older revision asks everything.
+const CHANGES_MAX: usize = 64;
+
+/// Days that are asked again one by one; beyond, the whole view is.
+const DAYS_MAX: usize = 16;
+
+/// All views as they were answered last, by their place.
+#[derive(Debug)]
+pub struct Views(Vec<View>);
+
+#[derive(Debug, Default)]
+struct View {
+    inputs: Option<Inputs>,
+    kept: Kept,
+    /// What changed, and the revision it made: of all views and computations, no two have the same.
+    changes: VecDeque<(u64, Change)>,
+}
+
+impl View {
+    fn revision(&self) -> u64 {
+        self.changes.back().map_or(0, |(revision, _)| *revision)
+    }
+
+    fn changed(&mut self, change: Change) {
+        static REVISIONS: AtomicU64 = AtomicU64::new(1);
+        if self.changes.is_empty() || !matches!(change, Change::Nothing) {
+            self.changes.push_back((REVISIONS.fetch_add(1, Ordering::Relaxed), change));
+            self.changes.drain(..self.changes.len().saturating_sub(CHANGES_MAX));
+        }
+    }
+
+    /// What is otherwise than at `revision`.
+    fn since(&self, revision: u64) -> Change {
+        match self.changes.iter().position(|(known, _)| *known == revision) {
+            Some(place) => {
+                let later = self.changes.iter().skip(place + 1).map(|(_, change)| change.clone());
+                later.fold(Change::Nothing, Change::and)
+            }
+            None => Change::Everything,
+        }
+    }
+}
+
+impl Views {
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| View::default()).collect())
+    }
+
+    /// Nothing has been answered yet.
+    pub fn is_new(&self) -> bool {
+        self.0.iter().all(|view| view.inputs.is_none())
+    }
+
+    /// What each was answered from last.
+    pub fn inputs(&self) -> impl Iterator<Item = Option<&Inputs>> {
+        self.0.iter().map(|view| view.inputs.as_ref())
+    }
+
+    pub fn revisions(&self) -> Vec<u64> {
+        self.0.iter().map(View::revision).collect()
+    }
+
+    /// What whoever reads `reads` has to ask again, who was answered from `old` and would be from `new`.
+    pub fn change(&self, reads: &Reads, old: &Inputs, new: &Inputs) -> Change {
+        match old == new {
+            true => Change::Nothing,
+            false if !old.differs_in_views_alone(new) => Change::Everything,
+            false => {
+                let read = reads.views().iter().zip(old.views());
+                read.map(|(view, revision)| self.0[*view].since(*revision)).fold(Change::Nothing, Change::and)
+            }
+        }
+    }
+}
+
+/// What came to a table behind some offsets.
+#[derive(Debug, Clone, Default)]
+pub struct Came {
+    /// Local days of the rows, counted from 1970.
+    pub days: Vec<i32>,
+    /// When the last of them was taken in, microseconds UTC.
+    pub heard: Option<i64>,
+}
+
+/// One computation's way from its snapshot through the views.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    computer: &'a Computer,
+    snapshot: Arc<Snapshot>,
+    time: Time,
+    pub views: &'a mut Views,
+    came: Vec<(String, Arc<Positions>, Came)>,
+    /// The rows of a view as a question has read them, by view and the address of the persons that are read, whom it holds.
+    read: FastMap<(usize, usize), (Option<Arc<Persons>>, Vec<RecordBatch>)>,
+}
+
+impl<'a> Pass<'a> {
+    pub fn new(computer: &'a Computer, snapshot: Arc<Snapshot>, time: Time, views: &'a mut Views) -> Self {
+        Self { computer, snapshot, time, views, came: Vec::new(), read: FastMap::default() }
+    }
+
+    /// Brings every view to the snapshot.
+    pub async fn update(&mut self) -> Result<(), Error> {
+        for place in 0..self.computer.definitions.views.len() {
+            let (computer, revisions) = (self.computer, self.views.revisions());
+            let new = Inputs::new(&computer.view_reads[place], &self.snapshot, &revisions, self.time);
+            let old = self.views.0[place].inputs.clone();
+            if old.as_ref() != Some(&new) {
+                let change = self.ask_again(place, old, &new).await?;
+                let view = &mut self.views.0[place];
+                view.changed(change);
+                view.inputs = Some(new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks as little of a view as its declaration allows.
+    async fn ask_again(&mut self, place: usize, old: Option<Inputs>, new: &Inputs) -> Result<Change, Error> {
+        let computer = self.computer;
+        let (view, reads) = (&computer.definitions.views[place], &computer.view_reads[place]);
+        if view.by_day
+            && let Some((table, behind)) =
+                old.as_ref().and_then(|old| Some((reads.tables().first()?, old.grows_into(new)?)))
+        {
+            let days = self.came(table, &behind).await?.days;
+            if days.is_empty() {
+                return Ok(Change::Nothing);
+            }
+            if days.len() <= DAYS_MAX {
+                let (what, sql) = (format!("{} of days", view.name), of_days(&view.sql, &days));
+                let batches = computer.ask(&self.snapshot, &what, &sql, self.time).await?;
+                return Ok(self.views.0[place].kept.take_days(&days, batches)?);
+            }
+        }
+        if view.by_person
+            && let Some(old) = &old
+        {
+            match self.views.change(reads, old, new) {
+                Change::Nothing => return Ok(Change::Nothing),
+                Change::Persons(persons) if self.are_few(&persons) => {
+                    let snapshot = self.snapshot_of(reads, Some(&persons))?;
+                    let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
+                    return Ok(self.views.0[place].kept.take_persons(&persons, batches)?);
+                }
+                _ => {}
+            }
+        }
+        let snapshot = self.snapshot_of(reads, None)?;
+        let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
+        Ok(self.views.0[place].kept.take_all(batches)?)
+    }
+
+    /// Asking for them alone costs less than asking for everybody.
+    pub fn are_few(&self, persons: &Persons) -> bool {
+        persons.len() <= self.snapshot.identity.persons.len() / 2
+    }
+
+    /// What came to `table` behind the offsets `behind`.
+    pub async fn came(&mut self, table: &str, behind: &Arc<Positions>) -> Result<Came, Error> {
+        let is_it = |(known, offsets, _): &&(String, Arc<Positions>, Came)| known == table && offsets == behind;
+        if let Some((_, _, came)) = self.came.iter().find(is_it) {
+            return Ok(came.clone());
+        }
+        let is_behind = behind
+            .iter()
+            .map(|(partition, offset)| format!("(kafka_partition = {partition} AND kafka_offset >= {offset})"));
+        let sql = format!(
+            "SELECT biz_date, max(ingested_at) FROM {table}{HISTORY} WHERE {} GROUP BY biz_date",
+            is_behind.collect::<Vec<_>>().join(" OR ")
+        );
+        let mut came = Came::default();
+        for batch in self.computer.ask(&self.snapshot, &format!("{table} lately"), &sql, self.time).await? {
+            let (days, heard) = (as_date32_array(batch.column(0))?, as_timestamp_microsecond_array(batch.column(1))?);
+            came.days.extend(days.iter().flatten());
+            came.heard = came.heard.max(heard.iter().flatten().max());
+        }
+        came.days.sort_unstable();
+        self.came.push((table.to_string(), behind.clone(), came.clone()));
+        Ok(came)
+    }
+
+    /// The snapshot with the views that are read as tables of it: all their rows, or those of `persons` and of nobody.
+    pub fn snapshot_of(&mut self, reads: &Reads, persons: Option<&Arc<Persons>>) -> Result<Arc<Snapshot>, Error> {
+        let mut tables = self.snapshot.tables.clone();
+        for view in reads.views() {
+            let key = (*view, persons.map_or(0, |persons| Arc::as_ptr(persons) as usize));
+            let batches = match self.read.get(&key) {
+                Some((_, batches)) => batches.clone(),
+                None => {
+                    let kept = &self.views.0[*view].kept;
+                    let batches = persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?;
+                    self.read.insert(key, (persons.cloned(), batches.clone()));
+                    batches
+                }
+            };
+            if let Some(schema) = batches.first().map(RecordBatch::schema) {
+                let name = format!("{SCHEMA}.{}", self.computer.definitions.views[*view].name);
+                let rows = MemTable::try_new(schema, vec![batches])?;
+                tables.insert(name, TableVersion::new(None, Arc::new(rows)));
+            }
+        }
+        Ok(Arc::new(self.snapshot.with_tables(tables)))
+    }
+}
+
+/// The rows of a view that are of `days`.
+fn of_days(sql: &str, days: &[i32]) -> String {
+    let day = |day: &i32| {
+        let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
+        format!("DATE '{}'", day.format("%Y-%m-%d"))
+    };
+    format!("SELECT * FROM ({sql}) AS v WHERE biz_date IN ({})", days.iter().map(day).collect::<Vec<_>>().join(", "))
+}
