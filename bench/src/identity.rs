@@ -101,8 +101,7 @@ impl Table {
     fn add(&mut self, student: usize, physical: &str) -> Result<()> {
         let row = batch(&self.contract, 1, |column, _| {
             Some(match column {
-                "card_no" | "card_seq" => physical.to_string(),
-                "card_physical_no" => physical.to_string(),
+                "card_no" | "card_seq" | "card_physical_no" => physical.to_string(),
                 "person_no" => number(student),
                 "opened_at" => "2026-10-01T00:00:00Z".to_string(),
                 _ => return None,
@@ -163,8 +162,8 @@ fn tables(contracts: &Contracts, students: usize) -> Result<Vec<Table>> {
         let (student, is_second) = if row < students { (row, false) } else { ((row - students) * 5, true) };
         match column {
             "card_no" => Some(format!("{:08}", 20_000_000 + student)),
-            "card_seq" => Some(format!("{}", 10_000_000 + row)),
-            "prev_card_seq" => is_second.then(|| format!("{}", 10_000_000 + student)),
+            "card_seq" => Some((10_000_000 + row).to_string()),
+            "prev_card_seq" => is_second.then(|| (10_000_000 + student).to_string()),
             "card_physical_no" => Some(format!("{:08X}", 0x1000_0000 + row)),
             "person_no" => Some(number(student)),
             "opened_at" => {
