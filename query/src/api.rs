@@ -12,4 +12,4 @@ pub mod postgres;
 pub mod profiles;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,8 +31,29 @@ pub fn analyst() -> Principal {
     Principal { name: "ann".into(), role: Role::Analyst }
 }
 
-/// One table: `columns` names what `values` give; everything else is null or, in the envelope, made up. Offsets count up.
+/// What rows say that does not stand in them.
+pub struct Arrival<'a> {
+    /// The offset of the first row; they count up.
+    pub offset: usize,
+    /// When they were changed at their source, and when they were received.
+    pub changed_at: &'a str,
+    pub received_at: &'a str,
+}
+
+/// One table of rows that came together.
 pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVersion {
+    let arrival = Arrival { offset: 0, changed_at: "2026-09-01T00:00:00Z", received_at: "2026-09-03T00:30:00Z" };
+    version(contract, 0, rows(contract, columns, values, &arrival).await)
+}
+
+/// A version of a table that has all of `batches`.
+pub fn version(contract: &Contract, version: u64, batches: Vec<RecordBatch>) -> TableVersion {
+    let rows = MemTable::try_new(contract.lake_schema(), vec![batches]).unwrap();
+    TableVersion::new(Some(version), Arc::new(rows))
+}
+
+/// Rows as the lake has them: `columns` names what `values` give; everything else is null or, in the envelope, that of the arrival.
+pub async fn rows(contract: &Contract, columns: &str, values: &str, arrival: &Arrival<'_>) -> Vec<RecordBatch> {
     let ctx = SessionContext::new();
     for function in crate::table::time::all("Asia/Shanghai") {
         ctx.register_udf(function);
@@ -49,11 +70,11 @@ pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVer
                 "src" => "'test'".to_string(),
                 "src_key" | "raw_hash" => "''".to_string(),
                 "op" => "'I'".to_string(),
-                "src_updated_at" => "'2026-09-01T00:00:00Z'".to_string(),
-                "ingested_at" => "'2026-09-03T00:30:00Z'".to_string(),
+                "src_updated_at" => format!("'{}'", arrival.changed_at),
+                "ingested_at" => format!("'{}'", arrival.received_at),
                 "schema_version" => "1".to_string(),
                 "kafka_partition" => "0".to_string(),
-                "kafka_offset" => "row_number() OVER () - 1".to_string(),
+                "kafka_offset" => format!("row_number() OVER () - 1 + {}", arrival.offset),
                 "biz_date" => {
                     format!("local_time(arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))'))", contract.event_time)
                 }
@@ -64,10 +85,7 @@ pub async fn table(contract: &Contract, columns: &str, values: &str) -> TableVer
         .collect();
     let sql = format!("SELECT {} FROM (VALUES {values}) AS given({columns})", select.join(", "));
     let batches = ctx.sql(&sql).await.unwrap().collect().await.unwrap();
-    let batches =
-        batches.into_iter().map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap());
-    let rows = MemTable::try_new(schema.clone(), vec![batches.collect()]).unwrap();
-    TableVersion::new(Some(0), Arc::new(rows))
+    batches.into_iter().map(|batch| RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap()).collect()
 }
 
 /// A source of the given tables: name, columns, values.

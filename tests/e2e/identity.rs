@@ -1,6 +1,6 @@
 //! Whose a number is: what the rules make of a whole campus, and what an administrator decides by hand and takes back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,7 @@ async fn numbers_are_merged_and_split_and_it_is_undone() {
         school.eventually(&client, &count, truth.tables[table].current).await;
     }
     every_student_is_one_person(&school, &client, &truth).await;
+    links_hold_against_the_truth(&client, &truth).await;
 
     let is_alone = |student: &&StudentTruth| student.former_student_no.is_none();
     let mut alone = truth.students.iter().filter(is_alone).map(|student| &*student.student_no);
@@ -109,6 +110,45 @@ async fn every_student_is_one_person(school: &School, client: &tokio_postgres::C
     let rules = format!("SELECT rule_id, link_status, COUNT(*) {links} GROUP BY 1, 2 ORDER BY 1");
     let rules = school.lines(client, &rules).await.expect("the links answer");
     assert_eq!(rules, [format!("R3|confirmed|{}", students.len()), format!("R5|confirmed|{former}")]);
+}
+
+/// All identifiers of everybody, cards and accounts and those of staff too, by pairs: two that are linked to one person are one's
+/// (precision), and two that are one's are linked to one person (recall).
+async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &Truth) {
+    let sql = "SELECT id_type, id_value, person_id, to_char(local_time(valid_from), '%Y-%m-%d %H:%M:%S'), \
+        to_char(local_time(valid_to), '%Y-%m-%d %H:%M:%S') FROM identity.identifier_link";
+    let rows = client.query(sql, &[]).await.expect("the links answer");
+    let mut links: HashMap<(String, String), Vec<(Option<String>, String, Option<String>)>> = HashMap::new();
+    for row in &rows {
+        links.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3), row.get(4)));
+    }
+    let students = truth.students.iter().map(|student| (&student.person, &student.identifiers));
+    // By whom they are linked to, and whose they are: how many, and how many links were met.
+    let (mut cells, mut met) = (HashMap::<(Option<&str>, &str), u64>::new(), 0);
+    for (person, identifiers) in students.chain(&truth.staff) {
+        for of in identifiers {
+            let spans = links.get(&(of.id_type.clone(), of.value.to_uppercase())).map_or(&[][..], Vec::as_slice);
+            let covers = |(_, from, to): &&(_, String, Option<String>)| {
+                *from <= of.valid_from && to.as_ref().is_none_or(|to| of.valid_from < *to)
+            };
+            let link = spans.iter().find(covers);
+            met += usize::from(link.is_some());
+            *cells.entry((link.and_then(|(linked, ..)| linked.as_deref()), person.as_str())).or_default() += 1;
+        }
+    }
+    assert_eq!(met, rows.len(), "a link is of no identifier that anybody has");
+    let pairs_by = |of: &dyn Fn(&(Option<&str>, &str)) -> Option<String>| {
+        let mut sizes: HashMap<String, u64> = HashMap::new();
+        for (cell, count) in &cells {
+            of(cell).into_iter().for_each(|group| *sizes.entry(group).or_default() += count);
+        }
+        sizes.values().map(|size| size * (size - 1) / 2).sum::<u64>() as f64
+    };
+    let linked = pairs_by(&|(linked, _)| linked.map(str::to_string));
+    let right = pairs_by(&|(linked, person)| linked.map(|linked| format!("{linked} {person}")));
+    let (precision, recall) = (right / linked, right / pairs_by(&|(_, person)| Some(person.to_string())));
+    println!("{} identifiers: pairwise precision {precision:.3}, recall {recall:.3}", cells.values().sum::<u64>());
+    assert!((precision - 1.0).abs() < f64::EPSILON && recall >= 0.99, "precision {precision}, recall {recall}");
 }
 
 async fn merged_and_undone(school: &School, client: &tokio_postgres::Client, numbers: [&str; 2]) {

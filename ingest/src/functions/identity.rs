@@ -82,6 +82,9 @@ mod tests {
         assert_eq!(hash, document_hash("1", "１１010519491231002x", &key));
         assert_ne!(hash, document_hash("A", "11010519491231002X", &key));
         assert_eq!(document_hash("1", "110105194912310021", &key), None);
+        // The letter O for a zero, and a number of the first generation, without century and check digit.
+        assert_eq!(document_hash("1", "11O10519491231002X", &key), None);
+        assert_eq!(document_hash("1", "110105491231002", &key), None);
     }
 
     #[test]

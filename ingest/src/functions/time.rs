@@ -28,10 +28,19 @@ const DATE_TIMES: [&str; 8] = [
 
 const DATES: [&str; 5] = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%Y.%m.%d", "%Y年%m月%d日"];
 
-/// A clock time as the minute of its day.
+/// A clock time as the minute of its day, whose end is 24:00.
 pub fn minute_of_day(text: &str) -> Option<String> {
-    let time = ["%H:%M", "%H:%M:%S"].iter().find_map(|format| NaiveTime::parse_from_str(text.trim(), format).ok())?;
+    let text = text.trim();
+    if is_end_of_day(text) {
+        return Some("1440".to_string());
+    }
+    let time = ["%H:%M", "%H:%M:%S"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
     Some((time.hour() * 60 + time.minute()).to_string())
+}
+
+/// Some systems write 24:00:00 for the end of a day.
+fn is_end_of_day(clock: &str) -> bool {
+    matches!(clock, "24:00" | "24:00:00")
 }
 
 /// RFC 3339 in UTC, with microseconds when there are any.
@@ -98,10 +107,11 @@ fn read(text: &str, zone: Tz, day_part: DayPart) -> Option<DateTime<Utc>> {
         return Some(time.with_timezone(&Utc));
     }
     let local = DATE_TIMES.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok()).or_else(|| {
-        // Some systems write 24:00:00 for the end of a day.
         let (day, rest) = text.split_once(' ')?;
-        let midnight = rest.trim() == "24:00:00" || rest.trim() == "24:00";
-        midnight.then(|| read_date(day)).flatten().map(|day| (day + Duration::days(1)).and_time(NaiveTime::MIN))
+        is_end_of_day(rest.trim())
+            .then(|| read_date(day))
+            .flatten()
+            .map(|day| (day + Duration::days(1)).and_time(NaiveTime::MIN))
     });
     let local = local.or_else(|| {
         let day = read_date(text)?;
@@ -143,7 +153,9 @@ mod tests {
 
     #[test]
     fn a_clock_time_is_a_minute() {
-        for (clock, minute) in [("23:30", Some("1410")), (" 0:05:59", Some("5")), ("24:00", None), ("11点", None)] {
+        for (clock, minute) in
+            [("23:30", Some("1410")), (" 0:05:59", Some("5")), ("24:00", Some("1440")), ("24:01", None), ("11点", None)]
+        {
             assert_eq!(minute_of_day(clock).as_deref(), minute, "{clock}");
         }
     }

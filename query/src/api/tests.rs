@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use expect_test::expect;
 use futures::TryStreamExt as _;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
-use proto::profile::v1::{GetProfileRequest, PersonKey, person_key};
+use proto::profile::v1::profile_service_server::ProfileService as _;
+use proto::profile::v1::{GetProfileRequest, ListProfilesRequest, PersonKey, person_key};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio_postgres::{Config, NoTls};
@@ -21,6 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::client::Client;
+use super::profiles::ProfilesApi;
 use crate::access::{Access, AccessSettings, Role, TokenSettings};
 use crate::decide::{Decide, Ruled, Ruling};
 use crate::error::{Error, ErrorKind};
@@ -68,8 +70,16 @@ async fn serve_with(settings: Settings) -> Served {
     served
 }
 
+/// The students that a counselor is listed, by their present numbers: of one page, asked of the service without a wire.
+pub(crate) async fn listed(api: &ProfilesApi, request: ListProfilesRequest) -> Vec<String> {
+    let profiles = api.list_profiles(with("carl", request)).await.unwrap().into_inner().profiles;
+    let mut numbers: Vec<_> = profiles.into_iter().map(|profile| profile.student_nos[0].clone()).collect();
+    numbers.sort();
+    numbers
+}
+
 /// A token for every role.
-fn access() -> Access {
+pub(crate) fn access() -> Access {
     let roles = [("root", Role::Admin), ("ann", Role::Analyst), ("carl", Role::Counselor), ("portal", Role::App)];
     let tokens = roles.map(|(name, role)| {
         let sha256 = Sha256::digest(format!("token of {name}")).iter().map(|byte| format!("{byte:02x}")).collect();

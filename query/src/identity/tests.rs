@@ -3,6 +3,7 @@
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
+mod failures;
 mod unite;
 
 use super::facts::{Account, Card, Enrollment, Facts, Renumbering, Student};

@@ -15,6 +15,10 @@ Window: the time a value is about; `term` is the present one, `study` the presen
 a source may be silent before the value is stale. Class: 0 public, 1 internal, 2 sensitive, 3 highly sensitive (PIPL article 28),
 which is withheld from every purpose but safety, and from SQL. Without any row in the first of its tables an item is missing, and so is one that no
 table can give.
+
+What hard cases make of items (a late row, a reissued card, a correction, 转专业, 本→硕, a silent source, a withdrawal, a pass told twice, a
+replay, holidays and clocks) is in [`tests/flows/profile`](../tests/flows/profile), a file each: records as they come, and what profiles,
+lists and SQL say after. A case is added there without a line of code.
 ";
 
 /// The reference of all items, in Markdown.

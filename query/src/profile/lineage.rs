@@ -7,7 +7,7 @@ use datafusion::sql::resolve::resolve_table_references;
 
 use super::definition::{self, Definition, View};
 use super::table::SCHEMA;
-use crate::catalog::CATALOG;
+use crate::catalog::{CATALOG, HISTORY};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::identity::facts;
@@ -18,7 +18,8 @@ const OF_IDENTITY: [&str; 2] = ["identity.identifier_link", "identity.person"];
 /// What an item's definition reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// `<domain>.<table>`: what the SQL names, what its views name, and what identity makes of its facts, with the facts.
+    /// `<domain>.<table>`: what the SQL names, its history or not, what its views name, and what identity makes of its facts, with the
+    /// facts.
     pub tables: BTreeSet<String>,
     /// The views, by their places: the order in which they are computed.
     pub views: BTreeSet<usize>,
@@ -52,7 +53,7 @@ impl Lineage {
         if OF_IDENTITY.contains(&table.as_str()) {
             self.tables.extend(facts::TABLES.map(ToString::to_string));
         }
-        self.tables.insert(table);
+        self.tables.insert(table.trim_end_matches(HISTORY).to_string());
     }
 }
 

@@ -17,7 +17,7 @@ use crate::cast::ROLES;
 use crate::published::Stream;
 use crate::record::{Change, Fate, Record};
 use crate::served::{LISTS, Service};
-use crate::truth::person::StudentTruth;
+use crate::truth::person::{Identifier, StudentTruth};
 
 /// Up to when the sources have been heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Truth {
     /// Planted cases: role to student number.
     pub cast: BTreeMap<String, String>,
     pub students: Vec<StudentTruth>,
+    /// What systems know each of the staff by, by the generator's name of the person.
+    pub staff: BTreeMap<String, Vec<Identifier>>,
 }
 
 /// What becomes of the rows of one contract table.
@@ -90,6 +92,7 @@ impl Campus {
             planted: self.planted(until),
             cast: ROLES.iter().filter_map(|role| Some((name(role)?, self.student_of(*role).to_string()))).collect(),
             students: person::students(self, until),
+            staff: person::staff(self, until),
         }
     }
 

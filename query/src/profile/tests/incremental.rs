@@ -146,7 +146,8 @@ async fn arrive(engine: &Engine, arrived: &[(usize, usize)]) {
     engine.refresh(&Source::memory(versions), KEY).await.unwrap();
 }
 
-fn differences(found: &Profiles, expected: &Profiles) -> Vec<String> {
+/// What `found` has otherwise than it should, an item or a person's field a line.
+pub(super) fn differences(found: &Profiles, expected: &Profiles) -> Vec<String> {
     let mut differences = Vec::new();
     let ids = |profiles: &Profiles| profiles.persons.iter().map(|person| person.id.clone()).collect::<Vec<_>>();
     if ids(found) != ids(expected) {

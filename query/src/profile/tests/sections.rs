@@ -16,7 +16,16 @@ const STUDENTS: [&str; 2] = ["20240001", "20240002"];
 
 type Table<'a> = (&'a str, &'a str, &'a str);
 
-/// The days of two terms, with the holiday and a Saturday that makes up for it; curfew is 23:00, before free days 23:30.
+/// A day of the term that began on `first`, as a row of the calendar; `term` is its year and number. Curfew is 23:00, before
+/// free days 23:30.
+pub(super) fn calendar_day(day: NaiveDate, first: NaiveDate, term: &str, is_holiday: bool, makes_up: bool) -> String {
+    let week = if is_holiday { 0 } else { (day - first).num_days() / 7 + 1 };
+    let is_workday = !matches!(day.weekday(), Weekday::Sat | Weekday::Sun) || makes_up;
+    let curfew = if matches!(day.weekday(), Weekday::Fri | Weekday::Sat) { 1410 } else { 1380 };
+    format!("('{day}', {term}, {week}, {}, {curfew})", is_workday && !is_holiday)
+}
+
+/// The days of two terms, with the holiday and a Saturday that makes up for it.
 fn calendar() -> String {
     let day = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).unwrap();
     let terms = [
@@ -26,12 +35,8 @@ fn calendar() -> String {
     let mut rows = Vec::new();
     for (first, last, term) in terms {
         for day in first.iter_days().take_while(|day| *day <= last) {
-            let is_holiday = day.month() == 10 && day.day() <= 7;
-            let week = if is_holiday { 0 } else { (day - first).num_days() / 7 + 1 };
-            let is_workday =
-                !matches!(day.weekday(), Weekday::Sat | Weekday::Sun) || (day.month(), day.day()) == (10, 10);
-            let curfew = if matches!(day.weekday(), Weekday::Fri | Weekday::Sat) { 1410 } else { 1380 };
-            rows.push(format!("('{day}', {term}, {week}, {}, {curfew})", is_workday && !is_holiday));
+            let (is_holiday, makes_up) = (day.month() == 10 && day.day() <= 7, (day.month(), day.day()) == (10, 10));
+            rows.push(calendar_day(day, first, term, is_holiday, makes_up));
         }
     }
     rows.join(", ")

@@ -166,6 +166,25 @@ fn last_of<T>(records: &[Record<T>], until: NaiveDateTime, key: impl Fn(&T) -> S
     heard.into_iter().map(|record| (key(&record.value), &record.value)).collect()
 }
 
+/// As [`Truth::staff`](super::Truth::staff), of what was written before `until`.
+pub fn staff(campus: &Campus, until: NaiveDateTime) -> BTreeMap<String, Vec<Identifier>> {
+    let mut staff = BTreeMap::new();
+    for (index, person) in campus.staff.iter().enumerate() {
+        let accounts = campus.accounts.iter().filter(|record| record.at < until && record.fate == Fate::Lands);
+        let accounts = accounts.map(|record| &record.value).filter(|account| account.person_no == person.staff_no);
+        let identifiers = accounts.flat_map(|account| {
+            [("staff_no", &account.person_no), ("cas_uid", &account.uid)].map(|(id_type, value)| Identifier {
+                id_type: id_type.to_string(),
+                value: value.clone(),
+                valid_from: dashed(account.opened_at),
+                valid_to: None,
+            })
+        });
+        staff.insert(format!("S{:06}", index + 1), identifiers.collect());
+    }
+    staff
+}
+
 fn identifiers(campus: &Campus, index: usize, until: NaiveDateTime) -> Vec<Identifier> {
     let student = &campus.students[index];
     let identifier = |id_type: &str, value: String, from: String, to: Option<String>| Identifier {
@@ -177,6 +196,7 @@ fn identifiers(campus: &Campus, index: usize, until: NaiveDateTime) -> Vec<Ident
     let mut found = Vec::new();
     if let Some((number, study)) = &student.former {
         let (from, to) = (format!("{}-09-01", study.grade_year), format!("{}-06-30", study.grade_year + 4));
+        found.push(identifier("cas_uid", number.clone(), from.clone(), None));
         found.push(identifier("student_no", number.clone(), from, Some(to)));
     }
     let began = format!("{}-09-01", student.study.grade_year);
@@ -189,7 +209,11 @@ fn identifiers(campus: &Campus, index: usize, until: NaiveDateTime) -> Vec<Ident
         }
         let replaced = campus.cards.successor(*card_index).map(|next| dashed(next.opened_at));
         let from = dashed(card.opened_at);
-        found.push(identifier("card_seq", card.sequence.to_string(), from.clone(), replaced.clone()));
+        if card.previous.is_none() {
+            found.push(identifier("card_no", card.card_no.clone(), from.clone(), None));
+        }
+        // A sequence is one of its account; a purchase with it is the account's for ever.
+        found.push(identifier("card_seq", format!("{}|{}", card.card_no, card.sequence), from.clone(), None));
         found.push(identifier("card_physical_no", format!("{:X}", card.physical), from, replaced));
     }
     found
