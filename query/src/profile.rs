@@ -3,8 +3,8 @@
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
 //! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `inputs`
-//! say which answers still hold, `store` keeps the answers for the doors, `table` shows them to SQL, and `live` changes the
-//! definitions while everybody reads. The same questions asked over SQL give the same numbers: nothing is computed here that
+//! say which answers still hold, `store` keeps the answers for the doors, `table` shows them to SQL, `live` changes the
+//! definitions while everybody reads, and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is computed here that
 //! is not in the files.
 
 pub mod compute;
@@ -13,6 +13,7 @@ pub mod describe;
 mod inputs;
 pub mod lineage;
 pub mod live;
+pub mod moments;
 pub mod store;
 pub mod table;
 #[cfg(test)]
@@ -22,5 +23,6 @@ pub mod value;
 pub use compute::Computer;
 pub use definition::{Definitions, Item, Section};
 pub use live::Live;
+pub use moments::Moments;
 pub use store::{Person, Profiles, State, Store};
 pub use value::Value;

@@ -31,6 +31,8 @@ pub struct TableVersion {
     pub next: Arc<Positions>,
     /// Of the tail that was taken.
     pub stamp: Option<u64>,
+    /// Of lake and tail, only what had been received by then (microseconds UTC) is read; everything without it.
+    pub received_by: Option<i64>,
 }
 
 impl TableVersion {
@@ -44,6 +46,7 @@ impl TableVersion {
             tail: Arc::default(),
             next: Arc::default(),
             stamp: None,
+            received_by: None,
         }
     }
 

@@ -48,16 +48,14 @@ pub struct Computer {
     /// What the views and the questions read.
     view_reads: Vec<Reads>,
     question_reads: Vec<Reads>,
-    /// The views as they were answered last, by their place.
-    views: Mutex<Vec<View>>,
     /// What was planned last, by what is asked: the text and its plan.
     plans: Mutex<FastMap<String, (String, Plan)>>,
 }
 
-/// A view as it was answered last.
-#[derive(Debug, Clone, Default)]
-struct View {
-    inputs: Option<Inputs>,
+/// A view as it was answered.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    inputs: Inputs,
     batches: Vec<RecordBatch>,
     /// Grows when the answer is another one.
     revision: u64,
@@ -87,11 +85,10 @@ impl Computer {
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
-        let views = Mutex::new(vec![View::default(); definitions.views.len()]);
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
         let types = items.iter().map(|item| table::type_without_question(&item.definition)).collect();
-        let mut computer = Self { ctx, definitions, items, types, timezone, view_reads, question_reads, views, plans };
+        let mut computer = Self { ctx, definitions, items, types, timezone, view_reads, question_reads, plans };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         let time = computer.time(0);
@@ -206,7 +203,8 @@ impl Computer {
         let time = self.time(now);
         let heard = self.heard(&snapshot, time, before).await?;
         let silences: Vec<Silence> = self.items.iter().map(|item| silence(item, &heard, now)).collect();
-        let (own, revisions) = self.views(&snapshot, time, before.is_none()).await?;
+        let (own, views) = self.views(&snapshot, time, before).await?;
+        let revisions: Vec<u64> = views.iter().map(|view| view.revision).collect();
         let (mut inputs, mut answers) = (Vec::new(), Vec::new());
         for (place, question) in self.definitions.questions.iter().enumerate() {
             let from = Inputs::new(&self.question_reads[place], &snapshot, &revisions, time);
@@ -242,7 +240,7 @@ impl Computer {
         });
         let persons = persons.collect();
         let mut profiles = Profiles::new(snapshot, now, self.items.clone(), persons, before);
-        (profiles.inputs, profiles.heard, profiles.silences) = (inputs, heard, silences);
+        (profiles.views, profiles.inputs, profiles.heard, profiles.silences) = (views, inputs, heard, silences);
         Ok(profiles)
     }
 
@@ -278,38 +276,37 @@ impl Computer {
         Ok(heard)
     }
 
-    /// The snapshot with the views as tables of it, which only this computation sees, and the views' revisions.
+    /// The snapshot with the views as tables of it, which only this computation sees, and the views.
     async fn views(
         &self,
         snapshot: &Arc<Snapshot>,
         time: Time,
-        is_anew: bool,
-    ) -> Result<(Arc<Snapshot>, Vec<u64>), Error> {
-        let mut views = self.views.lock().await;
+        before: Option<&Profiles>,
+    ) -> Result<(Arc<Snapshot>, Vec<View>), Error> {
         let mut own = Arc::new(snapshot.with_tables(snapshot.tables.clone()));
-        let mut revisions = Vec::new();
-        for (place, view) in self.definitions.views.iter().enumerate() {
+        let (mut views, mut revisions) = (Vec::new(), Vec::new());
+        for (place, declared) in self.definitions.views.iter().enumerate() {
             let inputs = Inputs::new(&self.view_reads[place], snapshot, &revisions, time);
-            if is_anew || views[place].inputs.as_ref() != Some(&inputs) {
-                let batches = self.ask(&own, &view.name, &view.sql, time).await?;
-                let before = &mut views[place];
-                // An answer that is the same as before changes nothing for those who build on it.
-                if before.inputs.is_none() || before.batches != batches {
-                    before.batches = batches;
-                    before.revision += 1;
+            let old = before.map(|before| &before.views[place]);
+            let view = match old.filter(|old| old.inputs == inputs) {
+                Some(old) => old.clone(),
+                None => {
+                    let batches = self.ask(&own, &declared.name, &declared.sql, time).await?;
+                    // An answer that is the same as before changes nothing for those who build on it.
+                    let revision = old.map_or(1, |old| old.revision + u64::from(old.batches != batches));
+                    View { inputs, batches, revision }
                 }
-                before.inputs = Some(inputs);
-            }
-            let View { batches, revision, .. } = &views[place];
-            revisions.push(*revision);
-            if let Some(schema) = batches.first().map(RecordBatch::schema) {
+            };
+            if let Some(schema) = view.batches.first().map(RecordBatch::schema) {
                 let mut tables = own.tables.clone();
-                let rows = Arc::new(MemTable::try_new(schema, vec![batches.clone()])?);
-                tables.insert(format!("{SCHEMA}.{}", view.name), TableVersion::new(None, rows));
+                let rows = Arc::new(MemTable::try_new(schema, vec![view.batches.clone()])?);
+                tables.insert(format!("{SCHEMA}.{}", declared.name), TableVersion::new(None, rows));
                 own = Arc::new(own.with_tables(tables));
             }
+            revisions.push(view.revision);
+            views.push(view);
         }
-        Ok((own, revisions))
+        Ok((own, views))
     }
 
     /// What a question gives each person.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use topic::Watermark;
 
+use super::compute::View;
 use super::definition::{Answer, Definition, Item};
 use super::inputs::Inputs;
 use super::value::Value;
@@ -86,6 +87,8 @@ pub struct Profiles {
     pub watermark: String,
     /// Microseconds UTC.
     pub computed_at: i64,
+    /// The past moment that they are of, microseconds UTC; none for those that follow the records.
+    pub at: Option<i64>,
     /// Names the run of computations, of which this is the one numbered `revision`, from 1.
     pub epoch: i64,
     pub revision: u64,
@@ -95,6 +98,8 @@ pub struct Profiles {
     /// Ordered by id.
     pub persons: Vec<Arc<Person>>,
     by_id: Arc<HashMap<Arc<str>, usize>>,
+    /// The views that they were computed by, in the order of the definitions.
+    pub(super) views: Vec<View>,
     /// What the questions were answered from, in their order.
     pub(super) inputs: Vec<Inputs>,
     /// When each source last gave anything, microseconds UTC.
@@ -130,9 +135,33 @@ impl Profiles {
             }
         };
         let watermark = snapshot.watermark.to_string();
-        let epoch = before.map_or(computed_at, |before| before.epoch);
-        let (inputs, heard, silences) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { snapshot, watermark, computed_at, epoch, revision, gone, items, persons, by_id, inputs, heard, silences }
+        Self {
+            snapshot,
+            watermark,
+            computed_at,
+            at: None,
+            epoch: before.map_or(computed_at, |before| before.epoch),
+            revision,
+            gone,
+            items,
+            persons,
+            by_id,
+            views: Vec::new(),
+            inputs: Vec::new(),
+            heard: BTreeMap::new(),
+            silences: Vec::new(),
+        }
+    }
+
+    /// The same as those of the moment `at`, computed at `computed_at`. None ever follow them, and no row is read beside them.
+    pub fn of_moment(self, at: i64, computed_at: i64) -> Self {
+        let snapshot = Arc::new(self.snapshot.with_tables(HashMap::new()));
+        Self { snapshot, at: Some(at), computed_at, views: Vec::new(), inputs: Vec::new(), ..self }
+    }
+
+    /// Whether any source of an item has ever given anything.
+    pub fn have_sources(&self) -> bool {
+        !self.heard.is_empty()
     }
 
     /// The same as the next ones after `before`, which came from other definitions: everybody's may be others.
