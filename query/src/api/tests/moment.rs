@@ -148,7 +148,7 @@ impl School {
     async fn after_all() -> Self {
         let mut school = Self::new().await;
         for (at, rows) in STEPS {
-            rows.iter().for_each(|(table, row)| school.rows.push((table, row.to_string(), at.to_string())));
+            rows.iter().for_each(|&(table, row)| school.rows.push((table, row.to_string(), at.to_string())));
         }
         school.arrive().await;
         school.live.follow(school.engine.pin().snapshot.clone(), micros(STEPS[5].0)).await.unwrap();
@@ -218,7 +218,7 @@ async fn what_was_told_then_is_told_again() {
     let mut school = School::new().await;
     let (mut then, mut out) = (Vec::new(), String::new());
     for (at, rows) in STEPS {
-        rows.iter().for_each(|(table, row)| school.rows.push((table, row.to_string(), at.to_string())));
+        rows.iter().for_each(|&(table, row)| school.rows.push((table, row.to_string(), at.to_string())));
         school.arrive().await;
         school.live.follow(school.engine.pin().snapshot.clone(), micros(at)).await.unwrap();
         for number in NUMBERS {
