@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use chrono::{DateTime, SecondsFormat};
+use chrono::{DateTime, Days, NaiveDate, SecondsFormat};
+use chrono_tz::Tz;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use proto::profile::v1::value::Kind;
@@ -61,6 +62,10 @@ pub struct ProfileArgs {
     /// Wait until what a push or `quad watermark` gave this token for is in the answer.
     #[arg(long, value_name = "TOKEN")]
     watermark: Option<String>,
+    /// The profile as it was at this moment, from what had been received by then: 2026-10-01T08:00:00+08:00, or 2026-10-01 for the end
+    /// of that day on the clock of the campus.
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// What for; it decides what is shown, and is recorded.
     #[arg(long, value_enum, default_value = "daily-work")]
     purpose: For,
@@ -157,6 +162,7 @@ pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode
         item_mask: (!args.items.is_empty()).then(|| prost_types::FieldMask { paths: args.items.clone() }),
         purpose: Purpose::from(args.purpose).into(),
         min_watermark: args.watermark.clone().unwrap_or_default(),
+        at: args.at.as_ref().map(|at| moment(at, settings.timezone)).transpose()?,
     };
     let profile = args.server.connect(settings).await?.profile(request).await.map_err(with_hint)?;
     if args.json {
@@ -183,6 +189,26 @@ pub async fn profile(settings: &Settings, args: &ProfileArgs) -> Result<ExitCode
         &profile.items.iter().map(row).collect::<Vec<_>>(),
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// A moment in RFC 3339, or the last one of a day in `timezone`.
+fn moment(text: &str, timezone: Tz) -> Result<prost_types::Timestamp> {
+    let last_of = |day: NaiveDate| {
+        let next = day.checked_add_days(Days::new(1))?.signed_duration_since(NaiveDate::default()).num_days();
+        let midnight = query::table::time::midnight(timezone, i32::try_from(next).ok()?)?;
+        DateTime::from_timestamp_micros(midnight - 1)
+    };
+    let moment = match text.parse() {
+        Ok(day) => last_of(day),
+        Err(_) => DateTime::parse_from_rfc3339(text).ok().map(|moment| moment.to_utc()),
+    };
+    let moment = moment.ok_or_else(|| {
+        crate::usage(format!(
+            "--at {text} is neither a time such as 2026-10-01T08:00:00+08:00 nor a day such as 2026-10-01"
+        ))
+    })?;
+    let nanos = i32::try_from(moment.timestamp_subsec_nanos())?;
+    Ok(prost_types::Timestamp { seconds: moment.timestamp(), nanos })
 }
 
 fn document(profile: &Profile) -> serde_json::Value {
@@ -302,4 +328,29 @@ pub fn token(args: &TokenArgs) -> Result<ExitCode> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn check(text: &str, expected: Expect) {
+        let said = match moment(text, Tz::Asia__Shanghai) {
+            Ok(at) => DateTime::from_timestamp(at.seconds, at.nanos as u32).unwrap().to_rfc3339(),
+            Err(error) => error.to_string(),
+        };
+        expected.assert_eq(&said);
+    }
+
+    #[test]
+    fn a_day_means_its_end() {
+        check("2026-10-01", expect!["2026-10-01T15:59:59.999999+00:00"]);
+        check("2026-10-01T08:00:00+08:00", expect!["2026-10-01T00:00:00+00:00"]);
+        check("2026-10-01T00:00:00.25Z", expect!["2026-10-01T00:00:00.250+00:00"]);
+        check(
+            "1 October",
+            expect!["--at 1 October is neither a time such as 2026-10-01T08:00:00+08:00 nor a day such as 2026-10-01"],
+        );
+    }
 }

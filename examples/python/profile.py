@@ -10,6 +10,7 @@ and fields are the same.
 
 import argparse
 import os
+from datetime import datetime
 
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
@@ -74,12 +75,14 @@ def main():
     arguments.add_argument("student_no", help="学号")
     arguments.add_argument("--item", default="gpa", help="which item to explain, by id or name")
     arguments.add_argument("--purpose", default="PURPOSE_STUDY_HELP", help="what for: it decides what is shown, and is recorded")
+    arguments.add_argument("--at", type=datetime.fromisoformat, metavar="TIME", help="the profile as it was then: 2026-10-01T08:00:00+08:00")
     arguments.add_argument("--grpc", default="127.0.0.1:50051", metavar="HOST:PORT")
     given = arguments.parse_args()
     profiles = Profiles(given.grpc, os.environ["QUAD_TOKEN"])
     person = {"person": {"student_no": given.student_no}, "purpose": given.purpose}
 
-    answer = profiles.call("GetProfile", item_mask={"paths": ["a", given.item]}, **person)
+    at = {"at": {"seconds": int(given.at.timestamp())}} if given.at else {}
+    answer = profiles.call("GetProfile", item_mask={"paths": ["a", given.item]}, **at, **person)
     print(f"person {answer.profile.person_id}, student numbers {', '.join(answer.profile.student_nos)}")
     for item in answer.profile.items:
         value = plain(item.value) if item.HasField("value") else name(item, "state")

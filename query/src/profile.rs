@@ -3,9 +3,10 @@
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
 //! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `views`
-//! and `kept` have what several of them read, `inputs` say which answers still hold, `assemble` makes persons of answers, `store` keeps the answers for the doors, `table` shows them to SQL, and `live` changes the
-//! definitions while everybody reads. The same questions asked over SQL give the same numbers: nothing is computed here that
-//! is not in the files.
+//! and `kept` have what several of them read, `inputs` say which answers still hold, `assemble` makes persons of answers,
+//! `store` keeps the answers for the doors, `table` shows them to SQL, `live` changes the definitions while everybody reads,
+//! and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is
+//! computed here that is not in the files.
 
 mod assemble;
 pub mod compute;
@@ -15,6 +16,7 @@ mod inputs;
 mod kept;
 pub mod lineage;
 pub mod live;
+pub mod moments;
 pub mod store;
 pub mod table;
 #[cfg(test)]
@@ -25,5 +27,6 @@ mod views;
 pub use compute::Computer;
 pub use definition::{Definitions, Item, Section};
 pub use live::Live;
+pub use moments::Moments;
 pub use store::{Person, Profiles, State, Store};
 pub use value::Value;

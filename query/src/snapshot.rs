@@ -43,6 +43,14 @@ impl Snapshot {
         Self { id: commits + offsets, tables, identity, watermark: Arc::new(watermark) }
     }
 
+    /// Its tables, of which only what had been received by `at` (microseconds UTC) is read.
+    pub fn received_by(&self, at: i64) -> HashMap<String, TableVersion> {
+        let by = |(name, table): (&String, &TableVersion)| {
+            (name.clone(), TableVersion { received_by: Some(at), ..table.clone() })
+        };
+        self.tables.iter().map(by).collect()
+    }
+
     /// The same with other tables, for a computation of its own.
     pub fn with_tables(&self, tables: HashMap<String, TableVersion>) -> Self {
         Self { id: self.id, tables, identity: self.identity.clone(), watermark: self.watermark.clone() }

@@ -33,6 +33,8 @@ pub struct TableVersion {
     pub stamp: Option<u64>,
     /// The version by which rows were last taken away or replaced, as far as is known: since then there were only more.
     pub cut: u64,
+    /// Of lake and tail, only what had been received by then (microseconds UTC) is read; everything without it.
+    pub received_by: Option<i64>,
 }
 
 impl TableVersion {
@@ -47,6 +49,7 @@ impl TableVersion {
             next: Arc::default(),
             stamp: None,
             cut: 0,
+            received_by: None,
         }
     }
 

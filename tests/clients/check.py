@@ -290,6 +290,18 @@ def grpc_reads_what_it_has_seen():
 
 
 @check
+def grpc_tells_a_past_profile():
+    service, person, code = reflected(), {"student_no": setting("QUAD_STUDENT")}, grpc.StatusCode
+    now = service.call(PROFILES, "GetProfile", person=person).profile
+    then = service.call(PROFILES, "GetProfile", person=person, at=now.computed_at).profile
+    same("version", then.profile_version, now.profile_version)
+    assert then.computed_at.ToMicroseconds() > now.computed_at.ToMicroseconds(), "it does not say when it was computed"
+    refusals = {"future": {"seconds": now.computed_at.seconds + 86400}, "before everything": {"seconds": 0}}
+    for what, at in refusals.items():
+        same(what, status(lambda: service.call(PROFILES, "GetProfile", person=person, at=at)), code.INVALID_ARGUMENT)
+
+
+@check
 def grpc_watches_profiles():
     service, mask = reflected(), {"paths": ["a02"]}
     events, persons = service.call(PROFILES, "WatchProfiles", item_mask=mask), 0

@@ -28,23 +28,32 @@ fn document(school: &School, line: &str) -> Value {
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line}: {error}: {said}"))
 }
 
-/// Who a profile says that someone is, once it reaches to `watermark`.
-async fn eventually_profile(school: &School, student_no: &str, watermark: &str) -> Value {
-    let line = format!("profile {student_no} --items a01,a02,a08,a12 --json --watermark {watermark}");
-    let deadline = Instant::now() + Duration::from_secs(300);
-    let profile = loop {
-        let (code, said) = quad(school, None, &line);
-        if code == Some(0) {
-            break serde_json::from_str::<Value>(&said).expect("JSON");
-        }
-        // Computing profiles may take longer than a call waits.
-        assert!(Instant::now() < deadline, "{said}\n{}", school.log("up"));
-        wait_until_later().await;
-    };
+/// Asks for the profile of `student_no`.
+fn profile_line(student_no: &str, more: &str) -> String {
+    format!("profile {student_no} --items a01,a02,a08,a12 --json {more}")
+}
+
+/// Who a profile says that someone is.
+fn who(profile: &Value) -> Value {
     let items = profile["items"].as_array().expect("items").iter();
     let values: BTreeMap<&str, &Value> =
         items.map(|item| (item["name"].as_str().unwrap_or_default(), &item["value"])).collect();
     json!({ "person_id": profile["person_id"], "student_nos": profile["student_nos"], "values": values })
+}
+
+/// The same, once the profile reaches to `watermark`.
+async fn eventually_profile(school: &School, student_no: &str, watermark: &str) -> Value {
+    let line = profile_line(student_no, &format!("--watermark {watermark}"));
+    let deadline = Instant::now() + Duration::from_secs(300);
+    loop {
+        let (code, said) = quad(school, None, &line);
+        if code == Some(0) {
+            return who(&serde_json::from_str(&said).expect("JSON"));
+        }
+        // Computing profiles may take longer than a call waits.
+        assert!(Instant::now() < deadline, "{said}\n{}", school.log("up"));
+        wait_until_later().await;
+    }
 }
 
 /// The profiles by either number.
@@ -160,6 +169,7 @@ async fn merged_and_undone(school: &School, client: &tokio_postgres::Client, num
     assert_eq!((text(&merged, "verdict"), text(&merged, "decided_by")), ("linked", "e2e"));
     let [one, other] = profiles(school, numbers, text(&merged, "watermark")).await;
     assert_eq!(one, other, "one profile by either number");
+    let (then, told_then) = (chrono::Utc::now().to_rfc3339(), one.clone());
     let found = one["student_nos"].as_array().expect("numbers").iter().filter_map(Value::as_str);
     assert_eq!(found.collect::<BTreeSet<_>>(), BTreeSet::from(numbers));
     let persons = format!(
@@ -176,6 +186,8 @@ async fn merged_and_undone(school: &School, client: &tokio_postgres::Client, num
     assert_eq!((&one["student_nos"], &other["student_nos"]), (&json!([first]), &json!([second])));
     let after = school.lines(client, links).await.expect("the links answer");
     assert_eq!(after, before, "as if it had never been");
+    let then = profile_line(second, &format!("--at {then}"));
+    assert_eq!(who(&document(school, &then)), told_then, "but for whoever asks what was told meanwhile");
     refusals(school, review, (first, second));
 }
 

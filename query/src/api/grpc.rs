@@ -22,7 +22,7 @@ use crate::access::Access;
 use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
-use crate::profile::{Live, Store};
+use crate::profile::{Live, Moments, Store};
 use crate::settings::Settings;
 
 /// A client that says nothing for so long is asked whether it is still there.
@@ -56,9 +56,11 @@ impl Grpc {
         decide: Arc<dyn Decide>,
         key: Sensitive<Vec<u8>>,
     ) -> Result<Self, Error> {
+        let moments = Arc::new(Moments::new(engine.clone(), live.clone(), key.clone()));
         Ok(Self {
             flight: Flight::new(settings, engine.clone(), access.clone()).into_server(),
-            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), live.clone()).into_server(),
+            profiles: ProfilesApi::new(engine.clone(), access.clone(), store.clone(), live.clone(), moments)
+                .into_server(),
             admin: AdminApi::new(engine.clone(), access.clone(), live.clone()).into_server(),
             identity: IdentityApi::new(engine.clone(), access.clone(), decide, key).into_server(),
             tls: tls(settings)?,

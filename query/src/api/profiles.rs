@@ -16,7 +16,9 @@ mod watch;
 
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat};
 use futures::stream::{self, BoxStream, StreamExt as _};
+use prost_types::Timestamp;
 use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
 use proto::profile::v1::{
     BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
@@ -45,7 +47,7 @@ use crate::identity::index::OPEN;
 use crate::identity::{self, IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
-use crate::profile::{Live, Person, Profiles, Store};
+use crate::profile::{Live, Moments, Person, Profiles, Store};
 
 /// Keys a batch may have.
 const BATCH_MAX: usize = 200;
@@ -66,13 +68,20 @@ pub struct ProfilesApi {
     access: Arc<Access>,
     store: Arc<Store>,
     live: Arc<Live>,
+    moments: Arc<Moments>,
     watches: Arc<Semaphore>,
 }
 
 impl ProfilesApi {
-    pub fn new(engine: Arc<Engine>, access: Arc<Access>, store: Arc<Store>, live: Arc<Live>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        access: Arc<Access>,
+        store: Arc<Store>,
+        live: Arc<Live>,
+        moments: Arc<Moments>,
+    ) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        Self { engine, access, store, live, watches }
+        Self { engine, access, store, live, moments, watches }
     }
 
     /// Ready to be added to a server.
@@ -95,6 +104,17 @@ impl ProfilesApi {
             return self.store.after(&watermark, Instant::now() + WATERMARK_WAIT_MAX).await;
         }
         self.store.newest()
+    }
+
+    /// As [`Self::profiles`], or those of the moment `at`.
+    async fn profiles_at(&self, at: Option<&Timestamp>, min_watermark: &str) -> Result<Arc<Profiles>, Error> {
+        let Some(at) = at else { return self.profiles(min_watermark).await };
+        let at = convert::micros(at)?;
+        let after = match min_watermark {
+            "" => None,
+            token => Some(token.parse().map_err(Error::from)?),
+        };
+        self.moments.profiles(at, after.as_ref(), Instant::now() + WATERMARK_WAIT_MAX).await
     }
 }
 
@@ -168,16 +188,17 @@ pub(super) async fn watched<T>(door: Door, answer: impl Future<Output = Result<T
     Ok(answered?)
 }
 
-/// The calls. Those about rows ask the engine; all others are answered from memory, so none of them waits.
+/// The calls. Those about rows ask the engine, and those about a past moment may have it computed; all others are answered from
+/// memory, so none of them waits.
 impl ProfilesApi {
     async fn get(&self, request: Request<GetProfileRequest>) -> Result<Response<GetProfileResponse>, Error> {
         let principal = self.enter(&request, Door::GetProfile)?;
         let request = request.into_inner();
-        let profiles = self.profiles(&request.min_watermark).await?;
+        let profiles = self.profiles_at(request.at.as_ref(), &request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
         let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
         let person = find(&profiles, request.person.as_ref())?;
-        audit(&principal, Door::GetProfile, request.purpose, 1);
+        audit_at(profiles.at, &principal, Door::GetProfile, request.purpose, 1);
         let profile = Some(reading.profile(person));
         Ok(Response::new(GetProfileResponse { profile, watermark: profiles.watermark.clone() }))
     }
@@ -194,7 +215,7 @@ impl ProfilesApi {
                 Error::new(ErrorKind::InvalidArgument, format!("persons has {keys} keys, not 1 to {BATCH_MAX}"));
             return Err(error.with_hint("split the batch"));
         }
-        let profiles = self.profiles(&request.min_watermark).await?;
+        let profiles = self.profiles_at(request.at.as_ref(), &request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
         let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
         let results = request.persons.iter().map(|key| {
@@ -208,7 +229,7 @@ impl ProfilesApi {
             ProfileResult { result: Some(result) }
         });
         let results = results.collect();
-        audit(&principal, Door::BatchGetProfiles, request.purpose, keys);
+        audit_at(profiles.at, &principal, Door::BatchGetProfiles, request.purpose, keys);
         Ok(Response::new(BatchGetProfilesResponse { results, watermark: profiles.watermark.clone() }))
     }
 
@@ -346,7 +367,10 @@ fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<P
         ));
     }
     person.ok_or_else(|| {
-        let hint = "check the number; a new student shows once the record has landed";
+        let hint = match profiles.at {
+            None => "check the number; a new student shows once the record has landed",
+            Some(_) => "check the number; nobody was known by it at that moment",
+        };
         Error::new(ErrorKind::NotFound, format!("no student has this {what}")).with_hint(hint)
     })
 }
@@ -380,5 +404,12 @@ fn resolved(index: &Index, resolution: Resolution) -> ResolveIdentityResponse {
 }
 
 fn audit(principal: &Principal, door: Door, purpose: i32, persons: usize) {
-    tracing::info!(target: "quad::audit", ?door, principal = %principal.name, purpose, persons, "profile");
+    audit_at(None, principal, door, purpose, persons);
+}
+
+/// Of profiles as of `at`, microseconds UTC.
+fn audit_at(at: Option<i64>, principal: &Principal, door: Door, purpose: i32, persons: usize) {
+    let at = at.and_then(DateTime::from_timestamp_micros).map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
+    let at = at.as_deref();
+    tracing::info!(target: "quad::audit", ?door, principal = %principal.name, purpose, persons, at, "profile");
 }

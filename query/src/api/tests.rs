@@ -2,6 +2,7 @@
 
 mod identity;
 mod manage;
+mod moment;
 mod profiles;
 mod seen;
 

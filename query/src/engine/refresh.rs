@@ -65,11 +65,7 @@ impl Engine {
         let is_identity_new = facts::TABLES.iter().any(|table| changed.contains(*table));
         let mut snapshot = Snapshot::new(tables, old.identity.clone());
         if is_identity_new {
-            let pin = self.bind(Arc::new(Snapshot::new(snapshot.tables.clone(), Arc::default())));
-            let facts = self.identity_facts(&pin).await?;
-            let key = person_key.to_vec();
-            let index = tokio::task::spawn_blocking(move || identity::build(&facts, &key)).await;
-            let index: Index = index.expect("building an index does not panic");
+            let index = self.identify(&snapshot.tables, person_key).await?;
             tracing::debug!(persons = index.persons.len(), placeholders = index.placeholders, "identity rebuilt");
             // An index that says the same stays, and with it what was computed by it.
             if index != *old.identity {
@@ -79,6 +75,18 @@ impl Engine {
         tracing::debug!(snapshot = snapshot.id, "new snapshot");
         self.set_snapshot(Arc::new(snapshot));
         Ok(true)
+    }
+
+    /// Who is who in `tables`.
+    ///
+    /// # Errors
+    /// What DataFusion finds in the identity's tables.
+    pub async fn identify(&self, tables: &HashMap<String, TableVersion>, person_key: &[u8]) -> Result<Index, Error> {
+        let pin = self.bind(Arc::new(Snapshot::new(tables.clone(), Arc::default())));
+        let facts = self.identity_facts(&pin).await?;
+        let key = person_key.to_vec();
+        let index = tokio::task::spawn_blocking(move || identity::build(&facts, &key)).await;
+        Ok(index.expect("building an index does not panic"))
     }
 
     async fn identity_facts(&self, pin: &Pin) -> Result<Facts, Error> {

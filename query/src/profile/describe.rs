@@ -21,6 +21,28 @@ replay, holidays and clocks) is in [`tests/flows/profile`](../tests/flows/profil
 lists and SQL say after. A case is added there without a line of code.
 ";
 
+const MOMENT: &str = "\
+\n## A past moment
+
+GetProfile and BatchGetProfiles take `at`, and the command line `quad profile STUDENT --at 2026-10-01`: the profile as it was then. It is
+what the definitions in use now give from what Quad had received by then (`ingested_at`), with the identity that follows from that, by
+the clock of that moment: windows, days and silences are as of then. What came later does not show: a correction, a late row, a delete,
+a merge or its undoing. The profile that was told at that moment has the same items and the same `profile_version`, unless a definition
+was another one, or a record had been received and was still on its way to the tables.
+
+- `computed_at`, `snapshot` and `watermark` of the answer, and so L06, say when and from what it was computed, not the moment. Only records
+  up to that watermark are in it; with `min_watermark` it reaches further.
+- Days past their retention are gone from the past as well, and a moment further back lacks them: passes, purchases and fitness tests of
+  more than 180 days ago (`retentionDays` of a contract; other events of class 3 by `lake.upkeep.class3_retention_days`). So D05 to D10, E02
+  to E07 and J01 are less there, or missing, than was told then.
+- A student number means who held it as it was known then. A person id may be one that numbers were put under later, and then nobody had it.
+- A dead letter that was replayed counts from its replay on.
+- Purposes, roles and withheld items are as for the newest profile, and the audit names the moment.
+- A moment is computed for everybody, as ranks and rooms need everybody, beside what is read: the first call for it takes as long as that
+  takes, one moment after the other. The last two are kept for 10 minutes, each as large as the profiles in use; one that was computed
+  less than 5 minutes after the moment itself counts only while there is no newer snapshot. Ask for many persons in a batch.
+";
+
 /// The reference of all items, in Markdown.
 pub fn document(sections: &[Section]) -> String {
     let items: usize = sections.iter().map(|section| section.items.len()).sum();
@@ -37,7 +59,7 @@ pub fn document(sections: &[Section]) -> String {
             let _ = writeln!(text, "| {id} | {title} | {name} | {window} | {fresh} | {class} | {tables} | {owner} |");
         }
     }
-    text
+    text + MOMENT
 }
 
 fn fresh(fresh_s: Option<u64>) -> String {

@@ -74,6 +74,11 @@ impl Live {
         self.in_use().definitions
     }
 
+    /// What computes by them.
+    pub fn computer(&self) -> Arc<Computer> {
+        self.in_use().computer
+    }
+
     /// Computes the profiles of `snapshot` and has them take the place of those before.
     ///
     /// # Errors

@@ -86,6 +86,8 @@ pub struct Profiles {
     pub watermark: String,
     /// Microseconds UTC.
     pub computed_at: i64,
+    /// The past moment that they are of, microseconds UTC; none for those that follow the records.
+    pub at: Option<i64>,
     /// Names the run of computations, of which this is the one numbered `revision`, from 1.
     pub epoch: i64,
     pub revision: u64,
@@ -130,9 +132,32 @@ impl Profiles {
             }
         };
         let watermark = snapshot.watermark.to_string();
-        let epoch = before.map_or(computed_at, |before| before.epoch);
-        let (inputs, heard, silences) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { snapshot, watermark, computed_at, epoch, revision, gone, items, persons, by_id, inputs, heard, silences }
+        Self {
+            snapshot,
+            watermark,
+            computed_at,
+            at: None,
+            epoch: before.map_or(computed_at, |before| before.epoch),
+            revision,
+            gone,
+            items,
+            persons,
+            by_id,
+            inputs: Vec::new(),
+            heard: BTreeMap::new(),
+            silences: Vec::new(),
+        }
+    }
+
+    /// The same as those of the moment `at`, computed at `computed_at`. None ever follow them, and no row is read beside them.
+    pub fn of_moment(self, at: i64, computed_at: i64) -> Self {
+        let snapshot = Arc::new(self.snapshot.with_tables(HashMap::new()));
+        Self { snapshot, at: Some(at), computed_at, inputs: Vec::new(), ..self }
+    }
+
+    /// Whether any source of an item has ever given anything.
+    pub fn have_sources(&self) -> bool {
+        !self.heard.is_empty()
     }
 
     /// The same as the next ones after `before`, which came from other definitions: everybody's may be others.

@@ -1,6 +1,7 @@
 //! A table's rows, bound late: a scan enters, the plan of the pinned version leaves.
 //!
-//! The schema is the contract's, always; a version that lacks a column or stores it in another type is brought to it.
+//! The schema is the contract's, always; a version that lacks a column or stores it in another type is brought to it. Of a
+//! version that is seen as of a past moment, what was received later is left out here, of lake and tail alike.
 
 use std::sync::Arc;
 
@@ -10,16 +11,21 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::logical_expr::{Expr, Operator, TableProviderFilterPushDown, col, lit};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::expressions::{BinaryExpr, CastExpr, Column, Literal};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::scalar::ScalarValue;
 
 use crate::snapshot::Pinned;
+use crate::source::TableVersion;
+
+/// When a row was received.
+const RECEIVED: &str = "ingested_at";
 
 /// The rows of one table in whichever snapshot a question has pinned.
 #[derive(Debug)]
@@ -57,19 +63,13 @@ impl TableProvider for Rows {
             None => self.schema.clone(),
         };
         let snapshot = Pinned::of(session.config_options())?;
-        let Some(table) = snapshot.tables.get(&self.name) else { return Ok(Arc::new(EmptyExec::new(wanted))) };
-        let stored = table.rows.schema();
-        let columns: Vec<usize> =
-            wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
-        // A filter on a column this version stores otherwise is left to the question's own filter above.
-        let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_stored(filter, &stored)).cloned().collect();
-        let limit = limit.filter(|_| filters.is_empty());
-        let lake = conform(table.rows.scan(session, Some(&columns), &filters, limit).await?, &wanted)?;
-        let Some(rows) = table.tail.first() else { return Ok(lake) };
-        let stored = rows.schema();
-        let columns = wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
-        let tail = MemorySourceConfig::try_new_exec(&[table.tail.to_vec()], stored, Some(columns))?;
-        UnionExec::try_new(vec![lake, conform(tail, &wanted)?])
+        match snapshot.tables.get(&self.name) {
+            None => Ok(Arc::new(EmptyExec::new(wanted))),
+            Some(table) => match table.received_by {
+                None => self.read(table, session, &wanted, filters, limit).await,
+                Some(at) => self.read_by(at, table, session, &wanted, filters).await,
+            },
+        }
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -79,6 +79,52 @@ impl TableProvider for Rows {
 }
 
 impl Rows {
+    /// The columns `wanted` of lake and tail.
+    async fn read(
+        &self,
+        table: &TableVersion,
+        session: &dyn Session,
+        wanted: &SchemaRef,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let stored = table.rows.schema();
+        let columns: Vec<usize> =
+            wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+        // A filter on a column this version stores otherwise is left to the question's own filter above.
+        let filters: Vec<Expr> = filters.iter().filter(|filter| self.is_stored(filter, &stored)).cloned().collect();
+        let limit = limit.filter(|_| filters.is_empty());
+        let lake = conform(table.rows.scan(session, Some(&columns), &filters, limit).await?, wanted)?;
+        let Some(rows) = table.tail.first() else { return Ok(lake) };
+        let stored = rows.schema();
+        let columns = wanted.fields().iter().filter_map(|field| stored.index_of(field.name()).ok()).collect();
+        let tail = MemorySourceConfig::try_new_exec(&[table.tail.to_vec()], stored, Some(columns))?;
+        UnionExec::try_new(vec![lake, conform(tail, wanted)?])
+    }
+
+    /// The same, of what had been received by `at`: files that are later as a whole are skipped, then single rows.
+    async fn read_by(
+        &self,
+        at: i64,
+        table: &TableVersion,
+        session: &dyn Session,
+        wanted: &SchemaRef,
+        filters: &[Expr],
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let at = ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into()));
+        let filters = [filters, &[col(RECEIVED).lt_eq(lit(at.clone()))]].concat();
+        let mut columns = wanted.fields().to_vec();
+        if wanted.index_of(RECEIVED).is_err() {
+            columns.push(Arc::new(self.schema.field_with_name(RECEIVED)?.clone()));
+        }
+        let rows = self.read(table, session, &Arc::new(Schema::new(columns)), &filters, None).await?;
+        let received = Arc::new(Column::new_with_schema(RECEIVED, &rows.schema())?);
+        let is_there = BinaryExpr::new(received, Operator::LtEq, Arc::new(Literal::new(at)));
+        // Where nothing is known of the times, all rows may be from before.
+        let rows = FilterExec::try_new(Arc::new(is_there), rows)?.with_default_selectivity(100)?;
+        conform(Arc::new(rows), wanted)
+    }
+
     fn is_stored(&self, filter: &Expr, stored: &Schema) -> bool {
         filter.column_refs().iter().all(|column| {
             let own = self.schema.field_with_name(&column.name).map(|field| field.data_type());

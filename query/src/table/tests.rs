@@ -1,9 +1,15 @@
 //! Two tables of each contract: what is true now, what was received, and which predicates reach the files.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::prelude::SessionContext;
 use expect_test::{Expect, expect};
 use schemas::Kind;
 
-use crate::fixture::{ask, campus, contracts, engine};
+use crate::fixture::{ask, campus, contracts, engine, table};
+use crate::snapshot::Snapshot;
+use crate::source::TableVersion;
 use crate::{catalog, settings::Settings};
 
 async fn check(sql: &str, expected: Expect) {
@@ -85,6 +91,39 @@ async fn a_delete_removes_and_a_later_version_brings_back() {
         | D         | same time, last |
         +-----------+-----------------+"#]]
     .assert_eq(&answer);
+}
+
+#[tokio::test]
+async fn of_a_past_moment_lake_and_tail_have_what_was_received_by_then() {
+    let (contracts, name) = (contracts(), "academic.course");
+    let columns = "course_no, course_name, op, src_updated_at, ingested_at";
+    let rows = async |values: &str| table(contracts.get(name).unwrap(), columns, values).await;
+    let lake = rows(
+        "('A', 'first', 'I', '2026-01-01T00:00:00Z', '2026-01-01T01:00:00Z'), ('A', 'mended', 'U', '2026-01-02T00:00:00Z', '2026-01-02T01:00:00Z'),
+         ('B', 'late', 'I', '2026-01-01T00:00:00Z', '2026-01-03T01:00:00Z')",
+    );
+    let later = rows(
+        "('A', NULL, 'D', '2026-01-03T00:00:00Z', '2026-01-03T01:00:00Z'), ('C', 'new', 'I', '2026-01-04T00:00:00Z', '2026-01-04T01:00:00Z')",
+    );
+    let tail = SessionContext::new().read_table(later.await.rows).unwrap().collect().await.unwrap();
+    let version = TableVersion { tail: Arc::new(tail), ..lake.await };
+    let snapshot = Snapshot::new(HashMap::from([(name.to_string(), version)]), Arc::default());
+    let engine = engine(&[]).await;
+    let mut out = String::new();
+    for at in [
+        "2026-01-01T00:59:59Z",
+        "2026-01-01T01:00:00Z",
+        "2026-01-02T01:00:00Z",
+        "2026-01-03T01:00:00Z",
+        "2026-01-05T00:00:00Z",
+    ] {
+        let moment = chrono::DateTime::parse_from_rfc3339(at).unwrap().timestamp_micros();
+        engine.set_snapshot(Arc::new(snapshot.with_tables(snapshot.received_by(moment))));
+        let sql = "SELECT (SELECT count(*) FROM academic.course_history), string_agg(course_no || ' ' || course_name, ', ' ORDER BY course_no),             (SELECT count(*) FROM academic.course_history WHERE course_no = 'A') FROM academic.course";
+        let answer = ask(&engine, sql).await.unwrap();
+        out += &format!("{at} {}\n", answer.lines().nth(3).unwrap());
+    }
+    expect![[r#""#]].assert_eq(&out);
 }
 
 #[tokio::test]

@@ -1,14 +1,17 @@
-//! Profiles that follow one another are those of their snapshot: whatever arrives in whatever order, late links, corrections
-//! and deletes among it, and however the clock moves, they equal profiles computed from nothing.
+//! Profiles that follow one another are those of their snapshot: whatever arrives in whatever order, late links, corrections,
+//! deletes and decisions among it, and however the clock moves, they equal profiles computed from nothing; and whoever asks later
+//! for one of these moments is told the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, SecondsFormat};
 use proptest::prelude::*;
 
 use super::{computer, new_computer};
 use crate::engine::Engine;
 use crate::fixture::{KEY, contracts, table};
+use crate::profile::moments::as_of;
 use crate::profile::{Profiles, Store};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -18,7 +21,7 @@ const NOW: i64 = 1_788_451_080_000_000;
 const MINUTE_US: i64 = 60_000_000;
 
 /// What may arrive: a table, its columns, and rows, of which each is one arrival.
-const ARRIVALS: [(&str, &str, &[&str]); 10] = [
+const ARRIVALS: [(&str, &str, &[&str]); 11] = [
     (
         "student_affairs.student_base",
         "student_no, name, college_id, class_id, grade_year, counselor_staff_no, in_school, src_updated_at, op",
@@ -97,6 +100,14 @@ const ARRIVALS: [(&str, &str, &[&str]); 10] = [
         ],
     ),
     (
+        "identity.match_review",
+        "review_id, raised_at, kind, id_type, id_value, other_value, decision, revokes, decision_id, decided_by, decided_at",
+        &[
+            "('r1', '2026-09-01T00:00:00Z', 'by_hand', 'student_no', '20240001', '20240002', 'linked', NULL, 'd1', 'root', '2026-09-01T00:00:00Z')",
+            "('r1', '2026-09-01T00:00:00Z', 'by_hand', 'student_no', '20240001', '20240002', 'open', 'd1', 'd2', 'root', '2026-09-02T00:00:00Z')",
+        ],
+    ),
+    (
         "student_affairs.leave_request",
         "leave_id, student_no, leave_type, start_at, end_at, approval_status, src_updated_at",
         &[
@@ -129,16 +140,19 @@ fn steps() -> impl Strategy<Value = Vec<(usize, i64)>> {
     proptest::collection::vec((0..9_usize, prop_oneof![Just(0), 0..3_i64, Just(1440)]), 6)
 }
 
-/// Makes known to the engine all that has arrived; only tables that something came to have a new version.
-async fn arrive(engine: &Engine, arrived: &[(usize, usize)]) {
-    let mut rows: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-    for (table, row) in arrived {
-        rows.entry(*table).or_default().push(ARRIVALS[*table].2[*row]);
+/// Makes known to the engine all that has arrived, with the time it did; only tables that something came to have a new version.
+async fn arrive(engine: &Engine, arrived: &[((usize, usize), i64)]) {
+    let mut rows: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    for ((table, row), at) in arrived {
+        let at = DateTime::from_timestamp_micros(*at).unwrap().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let row = ARRIVALS[*table].2[*row].strip_suffix(')').unwrap();
+        rows.entry(*table).or_default().push(format!("{row}, '{at}')"));
     }
     let mut versions = Vec::new();
     for (place, rows) in rows {
         let (name, columns, _) = ARRIVALS[place];
-        let mut version = table(contracts().get(name).unwrap(), columns, &rows.join(", ")).await;
+        let columns = format!("{columns}, ingested_at");
+        let mut version = table(contracts().get(name).unwrap(), &columns, &rows.join(", ")).await;
         version.version = Some(rows.len() as u64);
         version.next = Arc::new([(0, rows.len() as i64)].into());
         versions.push((name.to_string(), version));
@@ -177,17 +191,30 @@ proptest! {
         runtime.block_on(async {
             let engine = Engine::new(&Settings::default(), contracts()).await.unwrap();
             let (live, store) = (new_computer(&[]).await, Store::default());
-            let (mut next, mut now) = (0, NOW);
+            let (mut coming, mut arrived, mut now) = (history.into_iter(), Vec::new(), NOW);
+            let mut told = BTreeMap::new();
             for (count, minutes) in steps {
-                next = (next + count).min(history.len());
                 now += minutes * MINUTE_US;
-                arrive(&engine, &history[..next]).await;
+                arrived.extend(coming.by_ref().take(count).map(|row| (row, now)));
+                arrive(&engine, &arrived).await;
                 let snapshot = engine.pin().snapshot.clone();
                 let following = live.compute(snapshot.clone(), now, store.get().as_deref()).await.unwrap();
                 let anew = computer().await.compute(snapshot, now, None).await.unwrap();
                 let differences = differences(&following, &anew);
                 prop_assert!(differences.is_empty(), "{differences:#?}");
-                store.set(Arc::new(following));
+                let following = Arc::new(following);
+                store.set(following.clone());
+                told.insert(now, following);
+            }
+            let snapshot = engine.pin().snapshot.clone();
+            for (at, told) in told {
+                match as_of(&engine, computer().await, &snapshot, at, KEY).await {
+                    Ok(then) => {
+                        let differences = differences(&then, &told);
+                        prop_assert!(differences.is_empty(), "at {at}: {differences:#?}");
+                    }
+                    Err(error) => prop_assert!(!told.have_sources(), "at {at}: {error}"),
+                }
             }
             Ok(())
         })?;
