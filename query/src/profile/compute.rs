@@ -20,13 +20,13 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
 use schemas::record::BIZ_DATE;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
+use super::assemble::Answers;
 use super::definition::{self, Definitions, Item, Question, View};
 use super::inputs::{Inputs, Reads, Time};
-use super::kept::{Change, Persons};
-use super::store::{ItemValue, Person, Profiles, Silence, State};
+use super::kept::Change;
+use super::store::{Profiles, Silence};
 use super::table::{self, SCHEMA};
 use super::value::Value;
 use super::views::{Pass, Views};
