@@ -50,7 +50,7 @@ pub struct Computer {
     timezone: Tz,
     /// What the views and the questions read.
     pub(super) view_reads: Vec<Reads>,
-    question_reads: Vec<Reads>,
+    pub(super) question_reads: Vec<Reads>,
     /// The views of the profiles that follow one another.
     followed: Mutex<Views>,
     /// Tables below what is asked with the moment.
@@ -147,7 +147,7 @@ impl Computer {
         Ok(())
     }
 
-    fn time(&self, now: i64) -> Time {
+    pub(super) fn time(&self, now: i64) -> Time {
         const HOUR_US: i64 = 3_600_000_000;
         let day = (now + time::offset_us(self.timezone, now)).div_euclid(24 * HOUR_US);
         Time { now, hour: now.div_euclid(HOUR_US) * HOUR_US, day }
@@ -316,7 +316,7 @@ impl Computer {
     }
 
     /// What a question gives each person.
-    async fn answers(&self, question: &Question, own: &Arc<Snapshot>, time: Time) -> Result<Answers, Error> {
+    pub(super) async fn answers(&self, question: &Question, own: &Arc<Snapshot>, time: Time) -> Result<Answers, Error> {
         let first = question.items.first().map_or("question", |item| &self.items[*item].id);
         let mut answers = Answers::default();
         for batch in self.ask(own, first, &question.sql, time).await? {

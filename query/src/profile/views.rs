@@ -71,6 +71,11 @@ impl Views {
         Self((0..count).map(|_| View::default()).collect())
     }
 
+    #[cfg(test)]
+    pub fn kept(&self, place: usize) -> &Kept {
+        &self.0[place].kept
+    }
+
     pub fn revisions(&self) -> Vec<u64> {
         self.0.iter().map(View::revision).collect()
     }

@@ -2,16 +2,19 @@
 //! deletes and decisions among it, and however the clock moves, they equal profiles computed from nothing; and whoever asks later
 //! for one of these moments is told the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat};
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use proptest::prelude::*;
 
 use super::{computer, new_computer};
 use crate::engine::Engine;
-use crate::fixture::{KEY, contracts, table};
+use crate::fixture::{KEY, campus, contracts, engine, table};
 use crate::profile::moments::as_of;
+use crate::profile::views::{Pass, Views};
 use crate::profile::{Profiles, Store};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -180,6 +183,50 @@ pub(super) fn differences(found: &Profiles, expected: &Profiles) -> Vec<String> 
         }
     }
     differences
+}
+
+/// Everything that may arrive.
+fn everything() -> Vec<(&'static str, &'static str, String)> {
+    ARRIVALS.iter().map(|(name, columns, rows)| (*name, *columns, rows.join(", "))).collect()
+}
+
+/// Rows as text, ordered.
+fn lines(batches: &[RecordBatch]) -> Vec<String> {
+    let text = pretty_format_batches(batches).unwrap().to_string();
+    let mut lines: Vec<_> = text.lines().filter(|line| line.contains(" | ")).map(ToString::to_string).collect();
+    lines.sort();
+    lines
+}
+
+#[tokio::test]
+async fn what_is_by_person_is_given_from_that_persons_rows_alone() {
+    let computer = computer().await;
+    let everything = everything();
+    let everything: Vec<_> = everything.iter().map(|(name, columns, rows)| (*name, *columns, rows.as_str())).collect();
+    for tables in [campus(), everything] {
+        let snapshot = engine(&tables).await.pin().snapshot.clone();
+        let (time, mut views) = (computer.time(NOW), Views::new(computer.definitions.views.len()));
+        let mut pass = Pass::new(computer, snapshot.clone(), time, &mut views);
+        pass.update().await.unwrap();
+        for person in snapshot.identity.persons.iter().filter(|person| person.is_student) {
+            let persons = Arc::new(HashSet::from([person.id.clone()]));
+            for (place, view) in computer.definitions.views.iter().enumerate().filter(|(_, view)| view.by_person) {
+                let own = pass.snapshot_of(&computer.view_reads[place], Some(&persons)).unwrap();
+                let given = computer.ask(&own, &view.name, &view.sql, time).await.unwrap();
+                let kept = pass.views.kept(place).of(&persons).unwrap();
+                assert_eq!(lines(&given), lines(&kept), "view {}", view.name);
+            }
+            for (question, reads) in computer.definitions.questions.iter().zip(&computer.question_reads) {
+                if question.by_person {
+                    let [of_all, own] = [None, Some(&persons)].map(|of| pass.snapshot_of(reads, of).unwrap());
+                    let expected = computer.answers(question, &of_all, time).await.unwrap();
+                    let given = computer.answers(question, &own, time).await.unwrap();
+                    let items: Vec<_> = question.items.iter().map(|item| &computer.items()[*item].id).collect();
+                    assert_eq!(given.get(&*person.id), expected.get(&*person.id), "{items:?}");
+                }
+            }
+        }
+    }
 }
 
 proptest! {
