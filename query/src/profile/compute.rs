@@ -45,7 +45,7 @@ pub struct Computer {
     pub(super) definitions: Definitions,
     items: Arc<Vec<Item>>,
     /// The SQL type of each item's value.
-    types: Vec<DataType>,
+    types: Arc<Vec<DataType>>,
     timezone: Tz,
     /// What the views and the questions read.
     pub(super) view_reads: Vec<Reads>,
@@ -77,7 +77,7 @@ impl Computer {
         let views = Mutex::new(Views::new(definitions.views.len()));
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
-        let types = items.iter().map(|item| table::type_without_question(&item.definition)).collect();
+        let types = Arc::new(items.iter().map(|item| table::type_without_question(&item.definition)).collect());
         let mut computer = Self { ctx, definitions, items, types, timezone, view_reads, question_reads, views, plans };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
@@ -106,7 +106,8 @@ impl Computer {
             for place in &question.items {
                 let Item { id, name, .. } = &computer.items[*place];
                 let given = plan.schema().field_with_unqualified_name(name)?.data_type();
-                computer.types[*place] = table::sql_type(given).map_err(|error| wrong(id, error))?;
+                Arc::make_mut(&mut computer.types)[*place] =
+                    table::sql_type(given).map_err(|error| wrong(id, error))?;
             }
         }
         Ok(computer)
@@ -254,7 +255,8 @@ impl Computer {
         }
         let persons = self.persons(&snapshot, asked, &silences, before);
         let mut profiles = Profiles::new(snapshot, time.now, self.items.clone(), persons, before);
-        (profiles.inputs, profiles.heard, profiles.silences) = (inputs, heard, silences);
+        (profiles.types, profiles.inputs) = (self.types.clone(), inputs);
+        (profiles.heard, profiles.silences) = (heard, silences);
         Ok(profiles)
     }
 
