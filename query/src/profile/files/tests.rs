@@ -93,7 +93,8 @@ async fn the_files_hold_what_sql_says() {
     let log = school.folder.path().join("lake/profile/item/_delta_log/00000000000000000001.json");
     let commit = std::fs::read_to_string(log).unwrap();
     let id = school.engine.pin().snapshot.id.to_string();
-    for (property, value) in [("computed_at", "2026-09-03T01:00:00.000000Z"), ("snapshot", id.as_str()), ("watermark", "")] {
+    let properties = [("computed_at", "2026-09-03T01:00:00.000000Z"), ("snapshot", id.as_str()), ("watermark", "")];
+    for (property, value) in properties {
         assert!(commit.contains(&format!(r#""quad.{property}":"{value}""#)), "no {property} in {commit}");
     }
 }
