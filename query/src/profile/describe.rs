@@ -57,7 +57,8 @@ is quick.
   writes them cleans up after itself; `quad lake` knows tables with contracts only.
 - The properties of a table say what its rows are of: `quad.computed_at`, `quad.snapshot`, and `quad.watermark`, the token that SQL and the
   profile service take. Spark tells them with `DESCRIBE DETAIL`, deltalake and so Polars with `DeltaTable(path).metadata().configuration`.
-  DuckDB, which does not, has `computed_at` in each row of the one table, and time and snapshot as the value of L06 in the other.
+  Where only rows are told, as by `delta_scan` of DuckDB, `computed_at` is in each row of the one table, and time and snapshot are the
+  value of L06 in the other.
 - Both are written from the same profiles, in two commits one right after the other: who joins them holds these against each other.
 - They are copies. Quad never reads them, and what comes later is not in them until they are written next. Whoever can read the files of
   the lake can read them: no role is asked and nothing is audited, as with all of its tables.
