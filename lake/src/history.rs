@@ -50,8 +50,8 @@ pub struct Entry {
 pub struct Moved {
     /// The next offset of each partition that was moved.
     pub next: BTreeMap<i32, i64>,
-    /// Rows that had been there were taken away, by retention for example, or replaced.
-    pub has_lost_rows: bool,
+    /// Rows were taken away, by retention for example, or replaced, or came from elsewhere.
+    pub has_other_changes: bool,
 }
 
 impl Table {
@@ -106,16 +106,19 @@ impl Table {
         let mut moved = Moved::default();
         for version in since + 1..=self.version() {
             let Some(actions) = self.actions(version).await? else { return Ok(None) };
-            for transaction in actions.iter().filter_map(|action| action.get("txn")) {
-                let partition =
-                    transaction.get("appId").and_then(Value::as_str).and_then(|id| id.strip_prefix(&prefix));
-                let partition = partition.and_then(|partition| partition.parse().ok());
-                let next_offset = transaction.get("version").and_then(Value::as_i64);
-                moved.next.extend(partition.zip(next_offset));
-            }
-            let removed = actions.iter().filter_map(|action| action.get("remove"));
+            let moves_of = |transaction: &Value| {
+                let partition = transaction.get("appId")?.as_str()?.strip_prefix(&prefix)?.parse().ok()?;
+                Some((partition, transaction.get("version")?.as_i64()?))
+            };
+            let next: BTreeMap<i32, i64> =
+                actions.iter().filter_map(|action| action.get("txn")).filter_map(moves_of).collect();
             // Who only writes rows anew, as compaction does, says that the data are the same.
-            moved.has_lost_rows |= removed.into_iter().any(|file| file.get("dataChange") != Some(&Value::Bool(false)));
+            let changes = |what: &str| {
+                let mut files = actions.iter().filter_map(|action| action.get(what));
+                files.any(|file| file.get("dataChange") != Some(&Value::Bool(false)))
+            };
+            moved.has_other_changes |= changes("remove") || (changes("add") && next.is_empty());
+            moved.next.extend(next);
         }
         Ok(Some(moved))
     }

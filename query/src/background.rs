@@ -47,10 +47,12 @@ impl Refresher {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not refresh the snapshot");
         let mut followed: Option<Instant> = None;
+        // What a refresh that failed has dropped of the tail is in the lake: the next has to look there.
+        let mut has_failed = false;
         loop {
             let is_tail_alone = tokio::select! {
                 _ = ticks.tick() => false,
-                () = arrived(self.source.tail()) => true,
+                () = arrived(self.source.tail()) => !has_failed,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
             let began = Instant::now();
@@ -59,6 +61,7 @@ impl Refresher {
                 true => self.engine.refresh_tail(&self.source, self.key.expose()).await,
                 false => self.engine.refresh(&self.source, self.key.expose()).await,
             };
+            has_failed = refreshed.is_err();
             match &refreshed {
                 Ok(_) => {
                     let followed = *followed.get_or_insert_with(|| {
@@ -104,7 +107,8 @@ impl Profiler {
         let mut ticks = tokio::time::interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut trouble = Trouble::new("could not compute profiles");
-        let mut computed: Option<(u64, Instant)> = None;
+        let mut computed: Option<(u64, i64)> = None;
+        let idle_us = i64::try_from(self.idle.as_micros()).unwrap_or(i64::MAX);
         let mut not_before = Instant::now();
         loop {
             tokio::select! {
@@ -115,7 +119,7 @@ impl Profiler {
             // Before the first refresh there is nothing to compute from.
             if snapshot.id == 0
                 || Instant::now() < not_before
-                || computed.is_some_and(|(id, at)| id == snapshot.id && at.elapsed() < self.idle)
+                || computed.is_some_and(|(id, at)| id == snapshot.id && now_us() - at < idle_us)
             {
                 continue;
             }
@@ -123,7 +127,7 @@ impl Profiler {
             let live = self.live.clone();
             let began = Instant::now();
             let span = tracing::debug_span!(target: "quad::trace", "profiles");
-            let computing = async move { live.follow(snapshot, chrono::Utc::now().timestamp_micros()).await };
+            let computing = async move { live.follow(snapshot, now_us()).await };
             let computing = self.engine.spawn(computing.instrument(span));
             let computed_now = computing.await.expect("a computation does not panic");
             metrics::computed(began.elapsed(), computed_now.as_ref().ok().map(|profiles| profiles.persons.len()));
@@ -132,7 +136,7 @@ impl Profiler {
                     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
                     tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-                    computed = Some((id, Instant::now()));
+                    computed = Some((id, profiles.computed_at));
                     // Half of the time for what is quick, a quarter for what is not: whoever asks comes first.
                     let (now, took) = (Instant::now(), began.elapsed());
                     not_before = now + if took < QUICK { took } else { 3 * took };
@@ -189,6 +193,10 @@ impl Copier {
             trouble.note(written.map(|_| ()));
         }
     }
+}
+
+fn now_us() -> i64 {
+    chrono::Utc::now().timestamp_micros()
 }
 
 /// Says when something begins to fail and when it works again, and is silent in between.

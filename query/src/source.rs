@@ -79,6 +79,8 @@ pub struct LakeSource {
 struct Opened {
     table: Option<lake::Table>,
     landed: Arc<Positions>,
+    /// The version that `landed` and `cut` are of.
+    looked: Option<u64>,
     /// As [`TableVersion::cut`].
     cut: u64,
 }
@@ -139,13 +141,12 @@ impl LakeSource {
     ) -> Result<Option<TableVersion>, lake::Error> {
         let opened = self.tables.lock().await.entry(contract.name()).or_default().clone();
         let mut opened = opened.lock().await;
-        let before = opened.table.as_ref().map(lake::Table::version);
         match &mut opened.table {
             Some(table) => table.refresh().await?,
             None => opened.table = self.lake.find(contract).await?,
         }
         let partitions = self.tail.as_ref().map_or(0, |tail| tail.partitions(&contract.name()));
-        opened.look(contract, before, self.tail.as_deref(), partitions).await?;
+        opened.look(contract, self.tail.as_deref(), partitions).await?;
         let is_known = |known: &TableVersion| {
             known.version == opened.table.as_ref().map(lake::Table::version)
                 && known.landed.len() == opened.landed.len()
@@ -168,39 +169,33 @@ impl LakeSource {
 }
 
 impl Opened {
-    /// Looks what has landed by the present version: in the commits since `before`, or else in the whole log of the table.
-    async fn look(
-        &mut self,
-        contract: &Contract,
-        before: Option<u64>,
-        tail: Option<&Tail>,
-        partitions: i32,
-    ) -> Result<(), lake::Error> {
+    /// Looks what has landed by the present version: in the commits since the last look, or else in the whole log of the table.
+    async fn look(&mut self, contract: &Contract, tail: Option<&Tail>, partitions: i32) -> Result<(), lake::Error> {
         let Some(tail) = tail else { return Ok(()) };
         let (topic, count) = (contract.topic(), usize::try_from(partitions).unwrap_or(0));
         let Some(table) = &self.table else {
             self.landed = Arc::new((0..partitions).map(|partition| (partition, 0)).collect());
             return Ok(());
         };
-        if let Some(since) = before.filter(|_| self.landed.len() == count) {
+        if let Some(since) = self.looked.filter(|_| self.landed.len() == count) {
             if since == table.version() {
                 return Ok(());
             }
             if let Some(moved) = table.moved_since(tail.landing(), &topic, since).await? {
                 Arc::make_mut(&mut self.landed).extend(moved.next);
-                if moved.has_lost_rows {
+                if moved.has_other_changes {
                     self.cut = table.version();
                 }
+                self.looked = Some(table.version());
                 return Ok(());
             }
         }
-        self.cut = table.version();
         let mut landed = Positions::new();
         for partition in 0..partitions {
             let next = table.next_offset(tail.landing(), &topic, partition).await?;
             landed.insert(partition, next.unwrap_or(0));
         }
-        self.landed = Arc::new(landed);
+        (self.landed, self.cut, self.looked) = (Arc::new(landed), table.version(), Some(table.version()));
         Ok(())
     }
 }

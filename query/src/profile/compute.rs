@@ -4,7 +4,7 @@
 //! Only what can have changed is computed: a question whose inputs are those of the profiles before is not asked again, one that
 //! is declared `by_person` is asked for the persons whose inputs changed, and a person whose answers are the same is shared.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,16 +20,17 @@ use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
 use schemas::record::BIZ_DATE;
-use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::definition::{self, Definitions, Item, Question, View};
-use super::inputs::{Inputs, Reads, Time};
-use super::kept::{Change, Persons};
-use super::store::{ItemValue, Person, Profiles, Silence, State};
+use super::assemble::Answers;
+use super::definition::{self, Definition, Definitions, Item, Question, View};
+use super::inputs::{Content, Inputs, Reads, Time};
+use super::kept::Change;
+use super::lineage::Lineage;
+use super::store::{Heard, Profiles, Silence};
 use super::table::{self, SCHEMA};
 use super::value::Value;
-use super::views::{Pass, Views};
+use super::views::{Pass, Views, of_days};
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::engine::plan::Plan;
 use crate::error::Error;
@@ -51,7 +52,9 @@ pub struct Computer {
     pub(super) view_reads: Vec<Reads>,
     question_reads: Vec<Reads>,
     /// The views of the profiles that follow one another.
-    views: Mutex<Views>,
+    followed: Mutex<Views>,
+    /// Tables below what is asked with the moment.
+    of_the_moment: BTreeSet<String>,
     /// What was planned last, by what is asked: the text and its plan.
     plans: Mutex<FastMap<String, (String, Plan)>>,
 }
@@ -74,35 +77,48 @@ impl Computer {
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
         let items = Arc::new(definitions.items.clone());
-        let views = Mutex::new(Views::new(definitions.views.len()));
+        let followed = Mutex::new(Views::new(definitions.views.len()));
+        let of_the_moment = of_the_moment(&definitions)?;
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
         let types = Arc::new(items.iter().map(|item| table::type_without_question(&item.definition)).collect());
-        let mut computer = Self { ctx, definitions, items, types, timezone, view_reads, question_reads, views, plans };
+        let mut computer = Self {
+            ctx,
+            definitions,
+            items,
+            types,
+            timezone,
+            view_reads,
+            question_reads,
+            followed,
+            of_the_moment,
+            plans,
+        };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         let time = computer.time(0);
         for view in &computer.definitions.views {
             let state = computer.ctx.state();
             let sql = computer.text(&view.sql, time);
-            let plan = plan(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
+            let plan = plan_of(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
             let reads = Reads::of(&view.sql, contracts, &computer.definitions.views)?;
             check_view(view, &reads, plan.schema().as_arrow(), contracts)?;
+            if view.by_day {
+                plan_of(&state, &computer.text(&of_days(&view.sql, &[0]), time))
+                    .await
+                    .map_err(|error| wrong(&view.name, error))?;
+            }
             computer.view_reads.push(reads);
         }
         for question in &computer.definitions.questions {
             let state = computer.ctx.state();
             let first = question.items.first().map_or("question", |item| &computer.items[*item].id);
             let sql = computer.text(&question.sql, time);
-            let plan = plan(&state, &sql).await.map_err(|error| wrong(first, error))?;
+            let plan = plan_of(&state, &sql).await.map_err(|error| wrong(first, error))?;
             computer.check_columns(question, plan.schema().as_arrow())?;
-            let mut reads = Reads::of(&question.sql, contracts, &computer.definitions.views)?;
-            // The first source says whether there is a value at all.
-            let sources = question.items.iter().flat_map(|item| &computer.items[*item].sources);
-            sources.for_each(|source| reads.read(source.clone()));
-            computer.question_reads.push(reads);
+            computer.question_reads.push(Reads::of(&question.sql, contracts, &computer.definitions.views)?);
             for place in &question.items {
                 let Item { id, name, .. } = &computer.items[*place];
                 let given = plan.schema().field_with_unqualified_name(name)?.data_type();
@@ -179,50 +195,46 @@ impl Computer {
         if let Some((_, plan)) = plans.get(what).filter(|(text, _)| *text == sql) {
             return Ok(plan.clone());
         }
-        let plan = Plan::new(state, plan(state, &sql).await?);
+        let plan = Plan::new(state, plan_of(state, &sql).await?);
         plans.insert(what.to_string(), (sql, plan.clone()));
         Ok(plan)
     }
 
-    /// All profiles of `snapshot` as of `now` (microseconds UTC). What is as in `before`, profiles of this computer, is not computed
-    /// again but shared with it; without it, everything is computed.
+    /// All profiles of `snapshot` as of `now` (microseconds UTC), from nothing.
     ///
     /// # Errors
     /// A question that failed; nothing is half computed.
-    pub async fn compute(
+    pub async fn compute(&self, snapshot: Arc<Snapshot>, now: i64) -> Result<Profiles, Error> {
+        let mut views = Views::new(self.definitions.views.len());
+        self.compute_with(&mut views, snapshot, self.time(now), None).await
+    }
+
+    /// The same, following `before`, those of this computer that followed last: what is as it was then is not computed again but
+    /// shared.
+    ///
+    /// # Errors
+    /// As [`Computer::compute`].
+    pub async fn follow(
         &self,
         snapshot: Arc<Snapshot>,
         now: i64,
         before: Option<&Profiles>,
     ) -> Result<Profiles, Error> {
-        let time = self.time(now);
-        let mut kept = self.views.lock().await;
-        if before.is_none() && !kept.is_new() {
-            // What is computed from nothing leaves alone what those who follow one another have.
-            drop(kept);
-            let mut anew = Views::new(self.definitions.views.len());
-            return self.compute_with(&mut anew, snapshot, time, None).await;
-        }
-        self.compute_with(&mut kept, snapshot, time, before).await
+        let mut views = self.followed.lock().await;
+        self.compute_with(&mut views, snapshot, self.time(now), before).await
     }
 
     /// The moment that profiles of `snapshot` are of: `now`, or that of `before` while nothing whose answer depends on the moment
     /// has changed and `before` is younger than `clock_us`. So most changes are computed without asking what time alone changes.
-    pub async fn moment(&self, snapshot: &Snapshot, now: i64, before: Option<&Profiles>, clock_us: i64) -> i64 {
+    pub fn moment(&self, snapshot: &Snapshot, now: i64, before: Option<&Profiles>, clock_us: i64) -> i64 {
         let Some(before) = before.filter(|before| (0..clock_us).contains(&(now - before.computed_at))) else {
             return now;
         };
-        let time = self.time(before.computed_at);
-        if time.hour != self.time(now).hour || time.day != self.time(now).day {
-            return now;
-        }
-        let views = self.views.lock().await;
-        let is_other = |(reads, old): (&Reads, &Inputs)| {
-            reads.is_of_a_moment() && old.differs_in_tables(&Inputs::new(reads, snapshot, old.views(), time))
-        };
-        let questions = self.question_reads.iter().zip(&before.inputs);
-        let of_views = self.view_reads.iter().zip(views.inputs()).filter_map(|(reads, old)| Some((reads, old?)));
-        if questions.chain(of_views).any(is_other) { now } else { before.computed_at }
+        let (then, time) = (self.time(before.computed_at), self.time(now));
+        let content = |of: &Snapshot, table: &String| of.tables.get(table).map(Content::of);
+        let is_other = |table: &String| content(&before.snapshot, table) != content(snapshot, table);
+        let goes_on = (then.hour, then.day) != (time.hour, time.day) || self.of_the_moment.iter().any(is_other);
+        if goes_on { now } else { before.computed_at }
     }
 
     async fn compute_with(
@@ -240,8 +252,17 @@ impl Computer {
         let (mut inputs, mut asked) = (Vec::new(), Vec::new());
         for (question, reads) in self.definitions.questions.iter().zip(&self.question_reads) {
             let from = Inputs::new(reads, &snapshot, &revisions, time);
-            let old = before.map(|before| &before.inputs[inputs.len()]);
-            let persons = match old.map_or(Change::Everything, |old| pass.views.change(reads, old, &from)) {
+            // Without anything in its first source an item has no value, whatever is given: then and again it is everybody's.
+            let is_ever = |silences: &[Silence]| {
+                question.items.iter().map(|place| silences[*place] == Silence::Ever).collect::<Vec<_>>()
+            };
+            let change = match before {
+                Some(before) if is_ever(&before.silences) == is_ever(&silences) => {
+                    pass.views.change(reads, &before.inputs[inputs.len()], &from)
+                }
+                _ => Change::Everything,
+            };
+            let persons = match change {
                 Change::Nothing => {
                     inputs.push(from);
                     continue;
@@ -260,29 +281,27 @@ impl Computer {
         Ok(profiles)
     }
 
-    /// When each source last gave anything; a table without rows is not there.
+    /// What is in each source, and when it last gave anything, if ever.
     async fn heard(
         &self,
         pass: &mut Pass<'_>,
         snapshot: &Arc<Snapshot>,
         time: Time,
         before: Option<&Profiles>,
-    ) -> Result<BTreeMap<String, (Inputs, i64)>, Error> {
-        let mut heard = BTreeMap::new();
+    ) -> Result<Heard, Error> {
+        let mut heard = Heard::new();
         for source in self.items.iter().flat_map(|item| &item.sources) {
-            if heard.contains_key(source) || !snapshot.tables.contains_key(source) {
+            let Some(content) = snapshot.tables.get(source).map(Content::of) else { continue };
+            if heard.contains_key(source) {
                 continue;
             }
-            let mut reads = Reads::default();
-            reads.read(source.clone());
-            let inputs = Inputs::new(&reads, snapshot, &[], time);
             let known = before.and_then(|before| before.heard.get(source));
-            let at = match known.map(|(old, at)| (*old == inputs, old.grows_into(&inputs), *at)) {
-                Some((true, _, at)) => Some(at),
-                Some((false, Some(behind), at)) => pass.came(source, &behind).await?.heard.max(Some(at)),
+            let at = match known.map(|(old, at)| (*old == content, old.grows_into(&content), *at)) {
+                Some((true, _, at)) => at,
+                Some((false, Some(behind), at)) => pass.arrivals(source, &behind).await?.heard.max(at),
                 _ => self.heard_ever(snapshot, source, time).await?,
             };
-            heard.extend(at.map(|at| (source.clone(), (inputs, at))));
+            heard.insert(source.clone(), (content, at));
         }
         Ok(heard)
     }
@@ -333,8 +352,20 @@ impl Computer {
     }
 }
 
-async fn plan(state: &SessionState, sql: &str) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
+async fn plan_of(state: &SessionState, sql: &str) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
     Ok(state.create_logical_plan(sql).await?)
+}
+
+/// The tables below everything that is asked with `$now`, views looked through.
+fn of_the_moment(definitions: &Definitions) -> Result<BTreeSet<String>, Error> {
+    let views = definitions.views.iter().map(|view| view.sql.as_str());
+    let questions = definitions.questions.iter().map(|question| &*question.sql);
+    let mut tables = BTreeSet::new();
+    for sql in views.chain(questions).filter(|sql| sql.contains("$now")) {
+        let lineage = Lineage::of(&Definition::Question(sql.into()), &definitions.views)?;
+        tables.extend(lineage.tables.iter().map(|table| table.trim_end_matches(HISTORY).to_string()));
+    }
+    Ok(tables)
 }
 
 /// That a view can be asked for days where it says so.
@@ -356,12 +387,13 @@ fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) 
 }
 
 /// How long the sources of an item have been silent.
-fn silence(item: &Item, heard: &BTreeMap<String, (Inputs, i64)>, now: i64) -> Silence {
+fn silence(item: &Item, heard: &Heard, now: i64) -> Silence {
     let fresh_us =
         item.fresh_s.and_then(|fresh_s| i64::try_from(fresh_s.saturating_mul(1_000_000)).ok()).unwrap_or(i64::MAX);
-    let is_silent = |source: &String| heard.get(source).is_some_and(|(_, at)| now.saturating_sub(*at) > fresh_us);
+    let last = |source: &String| heard.get(source).and_then(|(_, at)| *at);
+    let is_silent = |source: &String| last(source).is_some_and(|at| now.saturating_sub(at) > fresh_us);
     match item.sources.first() {
-        Some(lead) if heard.contains_key(lead) => match item.sources.iter().any(is_silent) {
+        Some(lead) if last(lead).is_some() => match item.sources.iter().any(is_silent) {
             true => Silence::TooLong,
             false => Silence::Fresh,
         },

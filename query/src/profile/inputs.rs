@@ -71,7 +71,7 @@ impl Reads {
                 Named::Table(table) => {
                     let table = table.trim_end_matches(HISTORY);
                     let has_rows = contracts.get(table).is_some_and(|contract| contract.kind != Kind::Derived);
-                    reads.read(if has_rows { table.to_string() } else { STUDENTS.to_string() });
+                    reads.add(if has_rows { table.to_string() } else { STUDENTS.to_string() });
                 }
             }
         }
@@ -86,13 +86,7 @@ impl Reads {
         &self.views
     }
 
-    /// Its answer is of the moment it was asked at.
-    pub fn is_of_a_moment(&self) -> bool {
-        self.clock == Clock::Moment
-    }
-
-    /// Adds a table.
-    pub fn read(&mut self, table: String) {
+    fn add(&mut self, table: String) {
         if let Err(place) = self.tables.binary_search(&table) {
             self.tables.insert(place, table);
         }
@@ -113,7 +107,7 @@ pub struct Inputs {
 
 /// What says which rows a table has.
 #[derive(Debug, Clone, PartialEq)]
-enum Content {
+pub enum Content {
     /// Of a table that is not followed: its version.
     Version(Option<u64>),
     /// All records before these offsets, but for what had been taken away by version `cut`. Where they lie, in the lake or in the
@@ -122,7 +116,7 @@ enum Content {
 }
 
 impl Content {
-    fn of(table: &TableVersion) -> Self {
+    pub fn of(table: &TableVersion) -> Self {
         match table.next.is_empty() {
             true => Self::Version(table.version),
             false => Self::Records { cut: table.cut, next: table.next.clone() },
@@ -130,7 +124,7 @@ impl Content {
     }
 
     /// The offsets from which on `later` has more, and otherwise the same.
-    fn grows_into(&self, later: &Self) -> Option<Arc<Positions>> {
+    pub fn grows_into(&self, later: &Self) -> Option<Arc<Positions>> {
         let (Self::Records { cut, next }, Self::Records { cut: later_cut, next: later }) = (self, later) else {
             return None;
         };
@@ -174,11 +168,6 @@ impl Inputs {
     /// Only views are others in `new`.
     pub fn differs_in_views_alone(&self, new: &Self) -> bool {
         (&self.identity, &self.tables, &self.at) == (&new.identity, &new.tables, &new.at)
-    }
-
-    /// Tables are others in `new`.
-    pub fn differs_in_tables(&self, new: &Self) -> bool {
-        self.tables != new.tables
     }
 
     /// The offsets from which on the one table that is read has more in `new`, while everything else is the same.

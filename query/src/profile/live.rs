@@ -87,8 +87,8 @@ impl Live {
         let _setting = self.setting.lock().await;
         let (computer, before) = (self.in_use().computer, self.store.get());
         let clock_us = i64::try_from(self.settings.profile_idle_refresh_s * 1_000_000).unwrap_or(i64::MAX);
-        let now = computer.moment(&snapshot, now, before.as_deref(), clock_us).await;
-        let profiles = Arc::new(computer.compute(snapshot, now, before.as_deref()).await?);
+        let now = computer.moment(&snapshot, now, before.as_deref(), clock_us);
+        let profiles = Arc::new(computer.follow(snapshot, now, before.as_deref()).await?);
         self.store.set(profiles.clone());
         Ok(profiles)
     }
@@ -104,7 +104,7 @@ impl Live {
             let _setting = self.setting.lock().await;
             (self.in_use().computer, self.store.newest()?)
         };
-        let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&anew, &profiles))
     }
 
@@ -116,7 +116,7 @@ impl Live {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
         let profiles = self.store.newest()?;
-        let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&profiles, &draft))
     }
 
@@ -128,12 +128,12 @@ impl Live {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
         let profiles = self.store.newest()?;
-        let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at, None).await?;
+        let draft = drafted.computer.follow(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         let comparison = Comparison::of(&profiles, &draft);
         let _setting = self.setting.lock().await;
         // What has come meanwhile is little, and no reader is to see less than before.
         let (snapshot, now) = (self.engine.pin().snapshot.clone(), chrono::Utc::now().timestamp_micros());
-        let newest = drafted.computer.compute(snapshot, now, Some(&draft)).await?;
+        let newest = drafted.computer.follow(snapshot, now, Some(&draft)).await?;
         self.engine.show_profiles(&drafted.computer)?;
         *self.in_use.write().expect("nobody panics with it") = drafted;
         self.store.set(Arc::new(newest.in_the_place_of(&*self.store.newest()?)));

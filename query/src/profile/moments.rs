@@ -155,7 +155,7 @@ pub async fn as_of(
     let tables = snapshot.received_by(at);
     let identity = Arc::new(engine.identify(&tables, key).await?);
     let then = Snapshot { identity, ..snapshot.with_tables(tables) };
-    let profiles = computer.compute(Arc::new(then), at, None).await?;
+    let profiles = computer.compute(Arc::new(then), at).await?;
     match profiles.have_sources() {
         true => Ok(profiles.of_moment(at, computed_at)),
         false => Err(before_everything()),

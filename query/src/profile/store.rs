@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use topic::Watermark;
 
 use super::definition::{Answer, Definition, Item};
-use super::inputs::Inputs;
+use super::inputs::{Content, Inputs};
 use super::value::Value;
 use crate::engine::not_reached;
 use crate::error::{Error, ErrorKind};
@@ -61,6 +61,9 @@ pub enum Silence {
     Ever,
 }
 
+/// What is in each source, and when it last gave anything, microseconds UTC.
+pub type Heard = BTreeMap<String, (Content, Option<i64>)>;
+
 /// The profile of one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Person {
@@ -103,7 +106,7 @@ pub struct Profiles {
     /// What the questions were answered from, in their order.
     pub(super) inputs: Vec<Inputs>,
     /// When each source last gave anything, microseconds UTC.
-    pub(super) heard: BTreeMap<String, (Inputs, i64)>,
+    pub(super) heard: Heard,
     /// Parallel to `items`.
     pub(super) silences: Vec<Silence>,
 }
@@ -148,7 +151,7 @@ impl Profiles {
             persons,
             by_id,
             inputs: Vec::new(),
-            heard: BTreeMap::new(),
+            heard: Heard::new(),
             silences: Vec::new(),
         }
     }
@@ -161,7 +164,7 @@ impl Profiles {
 
     /// Whether any source of an item has ever given anything.
     pub fn have_sources(&self) -> bool {
-        !self.heard.is_empty()
+        self.heard.values().any(|(_, at)| at.is_some())
     }
 
     /// The same as the next ones after `before`, which came from other definitions: everybody's may be others.

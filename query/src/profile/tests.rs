@@ -36,7 +36,7 @@ async fn new_computer(sections_on: &[&str]) -> Computer {
 }
 
 async fn compute(engine: &Engine, now: i64) -> Profiles {
-    computer().await.compute(engine.pin().snapshot.clone(), now, None).await.unwrap()
+    computer().await.compute(engine.pin().snapshot.clone(), now).await.unwrap()
 }
 
 /// The items that have a value, a line each; then the others.
@@ -228,15 +228,15 @@ async fn sources_that_disagree_are_a_conflict() {
 async fn the_version_changes_exactly_with_the_items() {
     let computer = computer().await;
     let before = engine(&campus()).await;
-    let first = computer.compute(before.pin().snapshot.clone(), NOW, None).await.unwrap();
-    let again = computer.compute(before.pin().snapshot.clone(), NOW + 1_000_000, Some(&first)).await.unwrap();
+    let first = computer.follow(before.pin().snapshot.clone(), NOW, None).await.unwrap();
+    let again = computer.follow(before.pin().snapshot.clone(), NOW + 1_000_000, Some(&first)).await.unwrap();
     assert!(Arc::ptr_eq(&first.persons[0], &again.persons[0]), "an unchanged person is shared");
     let mut tables = campus();
     tables[3].2 = "('20240001', 'MA1', '2025-2026', 1, '01', 1, 55, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z'),
         ('20240001', 'PE1', '2025-2026', 2, '01', 1, 90, true, 1, 1, 4, '2026-06-20T01:00:00Z', true, '2026-06-20T01:00:00Z'),
         ('20240002', 'MA1', '2025-2026', 1, '01', 1, 40, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z')";
     let after = engine(&tables).await;
-    let corrected = computer.compute(after.pin().snapshot.clone(), NOW, Some(&first)).await.unwrap();
+    let corrected = computer.follow(after.pin().snapshot.clone(), NOW, Some(&first)).await.unwrap();
     let version = |profiles: &Profiles, number: &str| profiles.by_student_no(number).unwrap().version.clone();
     assert_ne!(version(&first, "20240001"), version(&corrected, "20240001"));
     assert_eq!(version(&first, "20240002"), version(&corrected, "20240002"));

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::DateTime;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::MemTable;
-use datafusion::common::HashMap as FastMap;
 use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
 
 use super::compute::Computer;
@@ -72,16 +71,6 @@ impl Views {
         Self((0..count).map(|_| View::default()).collect())
     }
 
-    /// Nothing has been answered yet.
-    pub fn is_new(&self) -> bool {
-        self.0.iter().all(|view| view.inputs.is_none())
-    }
-
-    /// What each was answered from last.
-    pub fn inputs(&self) -> impl Iterator<Item = Option<&Inputs>> {
-        self.0.iter().map(|view| view.inputs.as_ref())
-    }
-
     pub fn revisions(&self) -> Vec<u64> {
         self.0.iter().map(View::revision).collect()
     }
@@ -101,7 +90,7 @@ impl Views {
 
 /// What came to a table behind some offsets.
 #[derive(Debug, Clone, Default)]
-pub struct Came {
+pub struct Arrivals {
     /// Local days of the rows, counted from 1970.
     pub days: Vec<i32>,
     /// When the last of them was taken in, microseconds UTC.
@@ -115,14 +104,15 @@ pub struct Pass<'a> {
     snapshot: Arc<Snapshot>,
     time: Time,
     pub views: &'a mut Views,
-    came: Vec<(String, Arc<Positions>, Came)>,
-    /// The rows of a view as a question has read them, by view and the address of the persons that are read, whom it holds.
-    read: FastMap<(usize, usize), (Option<Arc<Persons>>, Vec<RecordBatch>)>,
+    /// By table and offsets.
+    arrivals: Vec<(String, Arc<Positions>, Arrivals)>,
+    /// Rows of views as questions have read them: of everybody or of some persons.
+    handed_out: Vec<(usize, Option<Arc<Persons>>, Vec<RecordBatch>)>,
 }
 
 impl<'a> Pass<'a> {
     pub fn new(computer: &'a Computer, snapshot: Arc<Snapshot>, time: Time, views: &'a mut Views) -> Self {
-        Self { computer, snapshot, time, views, came: Vec::new(), read: FastMap::default() }
+        Self { computer, snapshot, time, views, arrivals: Vec::new(), handed_out: Vec::new() }
     }
 
     /// Brings every view to the snapshot.
@@ -149,7 +139,7 @@ impl<'a> Pass<'a> {
             && let Some((table, behind)) =
                 old.as_ref().and_then(|old| Some((reads.tables().first()?, old.grows_into(new)?)))
         {
-            let days = self.came(table, &behind).await?.days;
+            let days = self.arrivals(table, &behind).await?.days;
             if days.is_empty() {
                 return Ok(Change::Nothing);
             }
@@ -174,7 +164,8 @@ impl<'a> Pass<'a> {
         }
         let snapshot = self.snapshot_of(reads, None)?;
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
-        Ok(self.views.0[place].kept.take_all(batches)?)
+        let cut = view.by_day.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
+        Ok(self.views.0[place].kept.take_all(batches, cut)?)
     }
 
     /// Asking for them alone costs less than asking for everybody.
@@ -183,10 +174,10 @@ impl<'a> Pass<'a> {
     }
 
     /// What came to `table` behind the offsets `behind`.
-    pub async fn came(&mut self, table: &str, behind: &Arc<Positions>) -> Result<Came, Error> {
-        let is_it = |(known, offsets, _): &&(String, Arc<Positions>, Came)| known == table && offsets == behind;
-        if let Some((_, _, came)) = self.came.iter().find(is_it) {
-            return Ok(came.clone());
+    pub async fn arrivals(&mut self, table: &str, behind: &Arc<Positions>) -> Result<Arrivals, Error> {
+        let is_it = |(known, offsets, _): &&(String, Arc<Positions>, Arrivals)| known == table && offsets == behind;
+        if let Some((_, _, arrivals)) = self.arrivals.iter().find(is_it) {
+            return Ok(arrivals.clone());
         }
         let is_behind = behind
             .iter()
@@ -195,28 +186,30 @@ impl<'a> Pass<'a> {
             "SELECT biz_date, max(ingested_at) FROM {table}{HISTORY} WHERE {} GROUP BY biz_date",
             is_behind.collect::<Vec<_>>().join(" OR ")
         );
-        let mut came = Came::default();
+        let mut arrivals = Arrivals::default();
         for batch in self.computer.ask(&self.snapshot, &format!("{table} lately"), &sql, self.time).await? {
             let (days, heard) = (as_date32_array(batch.column(0))?, as_timestamp_microsecond_array(batch.column(1))?);
-            came.days.extend(days.iter().flatten());
-            came.heard = came.heard.max(heard.iter().flatten().max());
+            arrivals.days.extend(days.iter().flatten());
+            arrivals.heard = arrivals.heard.max(heard.iter().flatten().max());
         }
-        came.days.sort_unstable();
-        self.came.push((table.to_string(), behind.clone(), came.clone()));
-        Ok(came)
+        arrivals.days.sort_unstable();
+        self.arrivals.push((table.to_string(), behind.clone(), arrivals.clone()));
+        Ok(arrivals)
     }
 
     /// The snapshot with the views that are read as tables of it: all their rows, or those of `persons` and of nobody.
     pub fn snapshot_of(&mut self, reads: &Reads, persons: Option<&Arc<Persons>>) -> Result<Arc<Snapshot>, Error> {
         let mut tables = self.snapshot.tables.clone();
         for view in reads.views() {
-            let key = (*view, persons.map_or(0, |persons| Arc::as_ptr(persons) as usize));
-            let batches = match self.read.get(&key) {
-                Some((_, batches)) => batches.clone(),
+            let is_it = |(known, of, _): &&(usize, Option<Arc<Persons>>, _)| {
+                known == view && of.as_ref().map(Arc::as_ptr) == persons.map(Arc::as_ptr)
+            };
+            let batches = match self.handed_out.iter().find(is_it) {
+                Some((_, _, batches)) => batches.clone(),
                 None => {
                     let kept = &self.views.0[*view].kept;
                     let batches = persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?;
-                    self.read.insert(key, (persons.cloned(), batches.clone()));
+                    self.handed_out.push((*view, persons.cloned(), batches.clone()));
                     batches
                 }
             };
@@ -230,8 +223,8 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The rows of a view that are of `days`.
-fn of_days(sql: &str, days: &[i32]) -> String {
+/// The SQL of the rows of a view that are of `days`.
+pub fn of_days(sql: &str, days: &[i32]) -> String {
     let day = |day: &i32| {
         let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
         format!("DATE '{}'", day.format("%Y-%m-%d"))

@@ -130,7 +130,7 @@ async fn definitions_change_under_a_prepared_question() {
     let definitions = Definitions::load(folder.path(), &contracts(), &[]).unwrap();
     school.computer = Computer::new(&Settings::default(), &contracts(), definitions).await.unwrap();
     school.engine.show_profiles(&school.computer).unwrap();
-    school.store.set(Arc::new(school.computer.compute(school.engine.pin().snapshot.clone(), NOW, None).await.unwrap()));
+    school.store.set(Arc::new(school.computer.compute(school.engine.pin().snapshot.clone(), NOW).await.unwrap()));
     assert_eq!(count(&school).await, ScalarValue::from(20_i64));
     let first = "SELECT min(class_id) FROM profile.student";
     assert_eq!(school.ask(first, None).await.unwrap(), ScalarValue::from("K2401"));

@@ -182,7 +182,7 @@ impl School {
         let (snapshot, now) = (self.engine.pin().snapshot.clone(), self.now.timestamp_micros());
         self.before = self.store.get();
         let profiles = self.live.follow(snapshot.clone(), now).await.unwrap();
-        let anew = computer().await.compute(snapshot, now, None).await.unwrap();
+        let anew = computer().await.compute(snapshot, now).await.unwrap();
         assert_eq!(differences(&profiles, &anew), [""; 0], "{}: computed on, and computed from nothing", self.place);
         self.computed_at = Some(self.now);
         profiles

@@ -198,8 +198,8 @@ proptest! {
                 arrived.extend(coming.by_ref().take(count).map(|row| (row, now)));
                 arrive(&engine, &arrived).await;
                 let snapshot = engine.pin().snapshot.clone();
-                let following = live.compute(snapshot.clone(), now, store.get().as_deref()).await.unwrap();
-                let anew = computer().await.compute(snapshot, now, None).await.unwrap();
+                let following = live.follow(snapshot.clone(), now, store.get().as_deref()).await.unwrap();
+                let anew = computer().await.compute(snapshot, now).await.unwrap();
                 let differences = differences(&following, &anew);
                 prop_assert!(differences.is_empty(), "{differences:#?}");
                 let following = Arc::new(following);

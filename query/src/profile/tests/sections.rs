@@ -57,8 +57,8 @@ async fn compute_at(tables: &[Table<'_>], sections_on: &[&str], now: i64) -> Pro
     let engine = engine(&all).await;
     let snapshot = engine.pin().snapshot.clone();
     let profiles = match sections_on {
-        [] => computer().await.compute(snapshot, now, None).await,
-        _ => new_computer(sections_on).await.compute(snapshot, now, None).await,
+        [] => computer().await.compute(snapshot, now).await,
+        _ => new_computer(sections_on).await.compute(snapshot, now).await,
     };
     profiles.unwrap()
 }
