@@ -176,8 +176,9 @@ impl Started {
         }
         if let Some(access) = access {
             let decide = Arc::new(Poster::new(settings));
-            started.query =
-                Some(Bound::new(settings.query.clone(), contracts, Source::lake(lake, tail), access, decide).await?);
+            let source = Source::lake(lake.clone(), tail);
+            let bound = Bound::new(settings.query.clone(), contracts, source, access, decide).await?;
+            started.query = Some(bound.with_files(lake, settings.lake.upkeep.clone()));
         }
         Ok(started)
     }

@@ -176,6 +176,7 @@ observe.http_listen = ""
 query.grpc_listen = "127.0.0.1:{grpc}"
 query.pg_listen = "127.0.0.1:{pg}"
 query.identity_key_file = "{key}"
+query.profile_table_every_s = 0
 access.tokens.bench = {{ role = "admin", sha256 = "{TOKEN_SHA256}" }}
 "#,
             kafka = self.kafka,

@@ -7,7 +7,7 @@ use deltalake::kernel::transaction::{CommitConflictError, TransactionError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Another writer with the same landing id has committed: this one is a zombie and must stop. Another upkeep of this
-    /// table has: leave it to that one.
+    /// table has, or another has replaced it: leave it to that one.
     Fenced,
     /// The store did not answer or refused: try again.
     Store,

@@ -2,8 +2,9 @@
 //!
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
 //! scans. `settings` says where the lake is, `storage` reaches it on S3, `table` opens and creates, `append` commits,
-//! `history` tells of past commits, `rebuild` makes a table anew, `snapshot` reads, `schemas` keeps what the records of the
-//! topics were written with, `upkeep` keeps files large, logs short and old days out.
+//! `history` tells of past commits, `rebuild` makes a table anew, `replace` writes a table that has no contract as a whole,
+//! `snapshot` reads, `schemas` keeps what the records of the topics were written with, `upkeep` keeps files large, logs short
+//! and old days out.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
@@ -11,6 +12,7 @@ pub mod append;
 pub mod error;
 pub mod history;
 pub mod rebuild;
+pub mod replace;
 mod schemas;
 pub mod settings;
 pub mod snapshot;
@@ -24,6 +26,7 @@ pub use append::{Appender, Commit, Progress};
 pub use error::{Error, ErrorKind};
 pub use history::{Entry, Landing, Move};
 pub use rebuild::Rebuild;
+pub use replace::Replacement;
 pub use settings::{Settings, UpkeepSettings};
 pub use snapshot::Snapshot;
 pub use table::{Lake, Table};

@@ -1,13 +1,13 @@
 //! The tables: where they are, how they come to be, and which position they hold.
 //!
-//! A contract enters, an open [`Table`] leaves. A table is created once, from the contract's lake schema. A contract that
-//! has gained fields since is accepted, and the first commit with such rows adds the columns; any other difference is
-//! refused, with the column named.
+//! A contract enters, an open [`Table`] leaves; a table without one (see [`crate::Replacement`]) goes by its name. A table is
+//! created once, from the contract's lake schema. A contract that has gained fields since is accepted, and the first commit
+//! with such rows adds the columns; any other difference is refused, with the column named.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use deltalake::kernel::{StructType, Transaction};
 use deltalake::protocol::SaveMode;
@@ -76,7 +76,12 @@ impl Lake {
 
     /// Where the table of `contract` is: `<root>/<domain>/<table>/`.
     pub fn location(&self, contract: &Contract) -> Url {
-        let path = format!("{}/{}/", contract.domain, contract.table);
+        self.location_of(&contract.name())
+    }
+
+    /// Where the table `<domain>.<table>` is.
+    fn location_of(&self, name: &str) -> Url {
+        let path = format!("{}/", name.replace('.', "/"));
         self.root.join(&path).expect("domain and table are plain names, which join any URL")
     }
 
@@ -85,14 +90,21 @@ impl Lake {
     /// # Errors
     /// `Store` when the location cannot be read.
     pub async fn find(&self, contract: &Contract) -> Result<Option<Table>, Error> {
-        let name = contract.name();
-        let failed = |error| Error::delta("open", &name, error);
-        let mut delta = self.builder(contract).map_err(failed)?;
+        self.find_named(&contract.name()).await
+    }
+
+    /// As [`Lake::find`], of the table `<domain>.<table>`, which may have no contract.
+    ///
+    /// # Errors
+    /// As [`Lake::find`].
+    pub async fn find_named(&self, name: &str) -> Result<Option<Table>, Error> {
+        let failed = |error| Error::delta("open", name, error);
+        let mut delta = self.builder(name).map_err(failed)?;
         if !delta.verify_deltatable_existence().await.map_err(failed)? {
             return Ok(None);
         }
         delta.load().await.map_err(failed)?;
-        Ok(Some(Table::new(name, delta)?))
+        Ok(Some(Table::new(name.to_string(), delta)?))
     }
 
     /// Opens the table of `contract`, creating it when it is not there.
@@ -103,14 +115,17 @@ impl Lake {
     pub async fn table(&self, contract: &Contract) -> Result<Table, Error> {
         let table = match self.find(contract).await? {
             Some(table) => table,
-            None => self.create(contract).await?,
+            None => {
+                let partition: &[&str] = if contract.is_partitioned() { &[schemas::record::BIZ_DATE] } else { &[] };
+                self.create(&contract.name(), &contract.title, &contract.lake_schema(), partition).await?
+            }
         };
         check_columns(&table, contract)?;
         Ok(table)
     }
 
-    fn builder(&self, contract: &Contract) -> Result<DeltaTable, DeltaTableError> {
-        let location = self.location(contract);
+    fn builder(&self, name: &str) -> Result<DeltaTable, DeltaTableError> {
+        let location = self.location_of(name);
         if let Ok(folder) = location.to_file_path() {
             std::fs::create_dir_all(folder).map_err(|source| DeltaTableError::Io { source })?;
         }
@@ -121,30 +136,31 @@ impl Lake {
         }
     }
 
-    async fn create(&self, contract: &Contract) -> Result<Table, Error> {
-        let name = contract.name();
-        let schema: StructType =
-            contract.lake_schema().as_ref().try_into_kernel().map_err(|error| {
-                Error::new(ErrorKind::Schema, format!("contract {name} has no Delta schema: {error}"))
-            })?;
-        let partition: &[&str] = if contract.is_partitioned() { &[schemas::record::BIZ_DATE] } else { &[] };
-        let delta = self.builder(contract).map_err(|error| Error::delta("create", &name, error))?;
+    /// Creates the table `<domain>.<table>`, unless another process does at the same time.
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        title: &str,
+        schema: &Schema,
+        partition: &[&str],
+    ) -> Result<Table, Error> {
+        let delta = self.builder(name).map_err(|error| Error::delta("create", name, error))?;
         let created = delta
             .create()
-            .with_table_name(&name)
-            .with_comment(&contract.title)
-            .with_columns(schema.fields().cloned())
+            .with_table_name(name)
+            .with_comment(title)
+            .with_columns(delta_schema(name, schema)?.fields().cloned())
             .with_partition_columns(partition.iter().copied())
             // Upkeep cleans the log. deltalake would list all of it after every commit to see whether something is old.
             .with_configuration_property(TableProperty::EnableExpiredLogCleanup, Some("false"))
             .with_save_mode(SaveMode::Ignore)
             .await;
         match created {
-            Ok(delta) => Table::new(name, delta),
+            Ok(delta) => Table::new(name.to_string(), delta),
             // Another process created it between our look and our try.
-            Err(error) => match self.find(contract).await? {
+            Err(error) => match self.find_named(name).await? {
                 Some(table) => Ok(table),
-                None => Err(Error::delta("create", &name, error)),
+                None => Err(Error::delta("create", name, error)),
             },
         }
     }
@@ -263,8 +279,19 @@ impl Table {
 
 fn schema(name: &str, delta: &DeltaTable) -> Result<SchemaRef, Error> {
     let failed = |error| Error::delta("read the schema of", name, error);
-    let kernel = delta.snapshot().map_err(failed)?.schema();
-    let schema = kernel.as_ref().try_into_arrow();
+    arrow_schema(name, delta.snapshot().map_err(failed)?.schema().as_ref())
+}
+
+/// A schema as Delta writes it down.
+pub(crate) fn delta_schema(name: &str, schema: &Schema) -> Result<StructType, Error> {
+    schema
+        .try_into_kernel()
+        .map_err(|error| Error::new(ErrorKind::Schema, format!("table {name} has no Delta schema: {error}")))
+}
+
+/// A schema as it is read from Delta: the elements of lists have a name of their own there.
+pub(crate) fn arrow_schema(name: &str, schema: &StructType) -> Result<SchemaRef, Error> {
+    let schema = schema.try_into_arrow();
     let schema =
         schema.map_err(|error| Error::new(ErrorKind::Schema, format!("table {name} has no Arrow schema: {error}")))?;
     Ok(Arc::new(schema))

@@ -1,5 +1,6 @@
 //! The guarantee at its root: rows and positions move together, once, whoever else writes, on every kind of store.
 
+mod replace;
 mod s3_faults;
 
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! What runs behind the doors: keeping up with the lake, and computing profiles. Time and new data enter; a newer snapshot
-//! and newer profiles leave. A failure is reported once, tried again, and never takes an answer away.
+//! What runs behind the doors: keeping up with the lake, computing profiles, and writing them to the lake for others. Time and
+//! new data enter; a newer snapshot and newer profiles leave. A failure is reported once, tried again, and never takes an
+//! answer away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tracing::Instrument;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::metrics;
-use crate::profile::Live;
+use crate::profile::{Files, Live, Store};
 use crate::source::Source;
 use crate::tail::Tail;
 
@@ -147,6 +148,53 @@ impl Profiler {
     }
 }
 
+/// What took longer is not begun at a stop.
+const LAST_MAX: Duration = Duration::from_secs(2);
+
+/// Writes the profile's tables to the lake when there are newer profiles.
+pub struct Copier {
+    pub store: Arc<Store>,
+    pub files: Files,
+    /// The shortest time between two writings.
+    pub every: Duration,
+}
+
+impl Copier {
+    /// Ends when told to, after what has been begun; what is not written yet is written before, if that is quick.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut trouble = Trouble::new("could not write the profile's tables");
+        let (mut not_before, mut took, mut is_over) = (Instant::now(), Duration::ZERO, false);
+        while !is_over {
+            let revision = self.files.revision();
+            let newer = async {
+                tokio::time::sleep_until(not_before).await;
+                self.store.newer_than(revision).await
+            };
+            is_over = tokio::select! {
+                newer = newer => newer.is_none(),
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if is_over && took > LAST_MAX {
+                return;
+            }
+            let Some(profiles) = self.store.get() else { continue };
+            let began = Instant::now();
+            let written = self.files.write(&profiles).await;
+            not_before = Instant::now() + self.every;
+            match &written {
+                Ok(false) => {}
+                Ok(true) => {
+                    took = began.elapsed();
+                    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    tracing::debug!(persons = profiles.persons.len(), took_ms, "the profile's tables are written");
+                }
+                Err(_) => metrics::files_failed(),
+            }
+            trouble.note(written.map(|_| ()));
+        }
+    }
+}
+
 fn now_us() -> i64 {
     chrono::Utc::now().timestamp_micros()
 }
@@ -172,7 +220,7 @@ impl Trouble {
             Err(error) => {
                 if self.failures == 0 {
                     let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(kind = ?error.kind, message = %error.message, source, "{}; trying again", self.what);
+                    tracing::warn!(kind = ?error.kind, message = %error.text(), source, "{}; trying again", self.what);
                 }
                 self.failures += 1;
             }

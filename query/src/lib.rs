@@ -7,7 +7,8 @@
 //! doors: Flight SQL, the PostgreSQL wire, the profile service; `serve`
 //! opens them, `metrics` says how it goes.
 //!
-//! Nothing here ever writes to the lake or the topic.
+//! Nothing here ever writes to the topic, nor to a table of the lake that has a contract: only the profile's own tables are
+//! written there, for others to read.
 
 pub mod access;
 pub mod settings;

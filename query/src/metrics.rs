@@ -31,6 +31,7 @@ pub const PROFILES: &str = "quad_computed_profiles";
 pub const PROFILES_AGE: &str = "quad_profiles_age_seconds";
 pub const PROFILES_SECONDS: &str = "quad_profiles_compute_seconds";
 pub const PROFILES_ERRORS: &str = "quad_profiles_errors_total";
+pub const FILES_ERRORS: &str = "quad_profile_table_errors_total";
 
 /// Says what each metric means; call it once, after the recorder is installed.
 pub fn describe() {
@@ -57,6 +58,7 @@ pub fn describe() {
     describe_gauge!(PROFILES_AGE, Unit::Seconds, "Time since the profiles were computed, or since the start");
     describe_histogram!(PROFILES_SECONDS, Unit::Seconds, "How long a computation of all profiles took");
     describe_counter!(PROFILES_ERRORS, count, "Computations of profiles that failed");
+    describe_counter!(FILES_ERRORS, count, "Writings of the profile's tables to the lake that failed");
 }
 
 /// How a request ended, as metrics and spans name it.
@@ -136,6 +138,11 @@ pub fn computed(took: Duration, profiles: Option<usize>) {
     }
 }
 
+/// The profile's tables could not be written to the lake.
+pub fn files_failed() {
+    counter!(FILES_ERRORS).increment(1);
+}
+
 /// What grows by itself: when the lake was looked at and each table's version taken up, and how many questions wait.
 #[derive(Debug)]
 pub struct Watch {
@@ -151,6 +158,7 @@ impl Watch {
     pub fn new(contracts: &Contracts) -> Self {
         counter!(REFRESH_ERRORS).increment(0);
         counter!(PROFILES_ERRORS).increment(0);
+        counter!(FILES_ERRORS).increment(0);
         gauge!(PROFILES).set(0.0);
         let started = Instant::now();
         let taken_up = contracts.iter().map(|contract| (contract.name(), started)).collect();

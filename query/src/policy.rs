@@ -119,6 +119,12 @@ pub fn is_withheld_from_sql(principal: &Principal, class: u8) -> bool {
     is_withheld(principal, Purpose::default(), class)
 }
 
+/// Whether an item of `class` is kept out of the profile's tables in the lake: whoever can read files is asked for no role and no
+/// purpose, and finds there what an analyst finds over SQL.
+pub fn is_withheld_from_files(class: u8) -> bool {
+    is_withheld_from_sql(&Principal { name: String::new(), role: Role::Analyst }, class)
+}
+
 /// What `principal` may see of the rows of a table that are one person's, for `purpose`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rows<'a> {
@@ -232,5 +238,6 @@ mod tests {
     #[test]
     fn items_below_class_3_are_never_withheld() {
         assert!(!is_withheld(&principal(Role::App), Purpose::DailyWork, 2));
+        assert_eq!([2, 3].map(is_withheld_from_files), [false, true]);
     }
 }

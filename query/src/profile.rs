@@ -4,14 +4,15 @@
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
 //! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `views`
 //! and `kept` have what several of them read, `inputs` say which answers still hold, `assemble` makes persons of answers,
-//! `store` keeps the answers for the doors, `table` shows them to SQL, `live` changes the definitions while everybody reads,
-//! and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is
+//! `store` keeps the answers for the doors, `table` shows them to SQL, `files` writes those tables to the lake for others, `live`
+//! changes the definitions while everybody reads, and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is
 //! computed here that is not in the files.
 
 mod assemble;
 pub mod compute;
 pub mod definition;
 pub mod describe;
+pub mod files;
 mod inputs;
 mod kept;
 pub mod lineage;
@@ -26,6 +27,7 @@ mod views;
 
 pub use compute::Computer;
 pub use definition::{Definitions, Item, Section};
+pub use files::Files;
 pub use live::Live;
 pub use moments::Moments;
 pub use store::{Person, Profiles, State, Store};

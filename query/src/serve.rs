@@ -1,10 +1,11 @@
 //! Opening the doors. Checked settings enter; everything runs until shutdown, then ends in order: no new callers, running
-//! questions finish within a grace, background work stops.
+//! questions finish within a grace, newer profiles are written to the lake, background work stops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lake::{Lake, UpkeepSettings};
 use schemas::{Contracts, Sensitive};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -12,11 +13,11 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::api::grpc::Grpc;
 use crate::api::postgres::Postgres;
-use crate::background::{Profiler, Refresher};
+use crate::background::{Copier, Profiler, Refresher};
 use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::profile::{Live, Store};
+use crate::profile::{Files, Live, Store};
 use crate::settings::Settings;
 use crate::source::Source;
 use crate::tail::Tail;
@@ -31,6 +32,9 @@ pub struct Bound {
     tail: Option<Arc<Tail>>,
     refresher: Refresher,
     profiler: Profiler,
+    /// How often the profile's tables are written at most, where they may be.
+    files_every: Option<Duration>,
+    copier: Option<Copier>,
     grpc: Grpc,
     postgres: Postgres,
     grpc_listener: TcpListener,
@@ -67,7 +71,27 @@ impl Bound {
             every: Duration::from_millis(settings.profile_refresh_ms),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };
-        Ok(Self { engine, store, tail, refresher, profiler, grpc, postgres, grpc_listener, pg_listener })
+        let files_every = Some(Duration::from_secs(settings.profile_table_every_s)).filter(|every| !every.is_zero());
+        Ok(Self {
+            engine,
+            store,
+            tail,
+            refresher,
+            profiler,
+            files_every,
+            copier: None,
+            grpc,
+            postgres,
+            grpc_listener,
+            pg_listener,
+        })
+    }
+
+    /// Has the profile's tables written to `lake`, unless the settings say never.
+    pub fn with_files(self, lake: Lake, upkeep: UpkeepSettings) -> Self {
+        let (store, files) = (self.store.clone(), Files::new(lake, upkeep));
+        let copier = self.files_every.map(|every| Copier { store, files, every });
+        Self { copier, ..self }
     }
 
     /// What tells how answering goes, for as long as one likes.
@@ -105,6 +129,7 @@ impl Bound {
             }
         }
         let profiler = tokio::spawn(self.profiler.run(stopped.clone(), ready));
+        let mut copier = self.copier.map(|copier| self.engine.spawn(copier.run(stopped.clone())));
         let mut postgres = tokio::spawn(self.postgres.serve(self.pg_listener, stopped.clone()));
         let mut grpc = tokio::spawn(self.grpc.serve(self.grpc_listener, stopped, profiles_ready));
         let early = tokio::select! {
@@ -119,6 +144,10 @@ impl Bound {
             None => tokio::time::timeout(GRACE, &mut grpc).await.ok(),
         };
         let _ = tokio::time::timeout(GRACE, &mut postgres).await;
+        if let Some(copier) = &mut copier {
+            let _ = tokio::time::timeout(GRACE, &mut *copier).await;
+            copier.abort();
+        }
         for task in [grpc.abort_handle(), postgres.abort_handle(), refresher.abort_handle(), profiler.abort_handle()] {
             task.abort();
         }

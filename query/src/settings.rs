@@ -24,6 +24,8 @@ pub struct Settings {
     pub profile_refresh_ms: u64,
     /// The longest time between two computations when nothing changes, in s: states and day counts depend on the time.
     pub profile_idle_refresh_s: u64,
+    /// The shortest time between two writings of the profile's tables to the lake, in s; 0 for never.
+    pub profile_table_every_s: u64,
     /// The longest a question may take, its answer included, in s. Clients may ask for less, not for more.
     pub query_timeout_s: u64,
     /// Memory all questions together may use, in bytes. What sorts and joins need beyond that goes to disk.
@@ -73,6 +75,7 @@ impl Default for Settings {
             tail_bytes_max: 256 << 20,
             profile_refresh_ms: 20,
             profile_idle_refresh_s: 60,
+            profile_table_every_s: 900,
             query_timeout_s: 60,
             query_memory_bytes_max: 1 << 30,
             query_spill_bytes_max: 8 << 30,
@@ -102,6 +105,7 @@ impl Settings {
             ("refresh_ms", self.refresh_ms, 10, 600_000),
             ("profile_refresh_ms", self.profile_refresh_ms, 10, 3_600_000),
             ("profile_idle_refresh_s", self.profile_idle_refresh_s, 1, 86_400),
+            ("profile_table_every_s", self.profile_table_every_s, 0, 86_400),
             ("query_timeout_s", self.query_timeout_s, 1, 86_400),
             ("query_memory_bytes_max", self.query_memory_bytes_max as u64, 16 << 20, 1 << 44),
             ("queries_concurrent_max", self.queries_concurrent_max as u64, 1, 10_000),
@@ -192,6 +196,8 @@ mod tests {
     fn limits_are_checked_by_name() {
         let settings = Settings { refresh_ms: 0, ..Settings::default() };
         assert!(settings.validate().unwrap_err().message.contains("query.refresh_ms"));
+        let settings = Settings { profile_table_every_s: 86_401, ..Settings::default() };
+        assert!(settings.validate().unwrap_err().message.contains("query.profile_table_every_s"));
         let settings = Settings { timezone: "Mars/Base".into(), ..Settings::default() };
         assert!(settings.validate().unwrap_err().message.contains("query.timezone"));
     }

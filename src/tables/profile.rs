@@ -11,8 +11,9 @@ use crate::report::{print_document, print_table};
 use crate::settings::Settings;
 
 const PURPOSE: &str = "What is known of each student, as the profile service tells it.";
-const LIMITATIONS: &str = "Derived from the tables by query/profile/*.toml: no topic, no history, no table in the lake. A question \
-    that reads it is answered from the snapshot that the profiles were computed from. Items of class 3 are null over SQL.";
+const LIMITATIONS: &str = "Derived from the tables by query/profile/*.toml: no topic, no history. A question that reads it is \
+    answered from the snapshot that the profiles were computed from. Items of class 3 are null over SQL. The lake has a copy, as \
+    old as query.profile_table_every_s lets it be.";
 
 /// The table of this name, if it is one of the profile's.
 pub fn named(name: &str) -> Option<Of> {

@@ -479,6 +479,25 @@ def duckdb_agrees_with_sql():
     same("grades a student", ours, theirs)
 
 
+@check
+def lake_has_the_profiles():
+    """They come to the lake some time after SQL has them."""
+    query = "SELECT item_id, count(*) AS persons, count(value) AS told FROM {} GROUP BY item_id ORDER BY item_id"
+    deadline = time.monotonic() + PROFILES_S
+    while True:
+        with duckdb.connect() as database:
+            database.register("item", delta("profile.item").to_pyarrow_dataset())
+            theirs = database.execute(query.format("item")).fetchall()
+        with postgres() as connection:
+            ours = connection.execute(query.format("profile.item")).fetchall()
+        if ours == theirs or time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    same("persons and values of each item", theirs, ours)
+    same("students", delta("profile.student").to_pyarrow_dataset().count_rows(), count("profile.student"))
+    assert delta("profile.item").metadata().configuration["quad.watermark"], "the rows are of no watermark"
+
+
 # ---- the topics -------------------------------------------------------------------------------------------------------------------
 
 

@@ -162,7 +162,7 @@ fn the_profile_is_described_as_tables() {
 
         What is known of each student, as the profile service tells it.
         One row a student and item: the value with its time, state and sources.
-        Derived from the tables by query/profile/*.toml: no topic, no history, no table in the lake. A question that reads it is answered from the snapshot that the profiles were computed from. Items of class 3 are null over SQL.
+        Derived from the tables by query/profile/*.toml: no topic, no history. A question that reads it is answered from the snapshot that the profiles were computed from. Items of class 3 are null over SQL. The lake has a copy, as old as query.profile_table_every_s lets it be.
 
         kind   derived
         class  3

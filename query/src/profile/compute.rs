@@ -46,7 +46,7 @@ pub struct Computer {
     pub(super) definitions: Definitions,
     items: Arc<Vec<Item>>,
     /// The SQL type of each item's value.
-    types: Vec<DataType>,
+    types: Arc<Vec<DataType>>,
     timezone: Tz,
     /// What the views and the questions read.
     pub(super) view_reads: Vec<Reads>,
@@ -81,7 +81,7 @@ impl Computer {
         let of_the_moment = of_the_moment(&definitions)?;
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
         let plans = Mutex::default();
-        let types = items.iter().map(|item| table::type_without_question(&item.definition)).collect();
+        let types = Arc::new(items.iter().map(|item| table::type_without_question(&item.definition)).collect());
         let mut computer = Self {
             ctx,
             definitions,
@@ -122,7 +122,8 @@ impl Computer {
             for place in &question.items {
                 let Item { id, name, .. } = &computer.items[*place];
                 let given = plan.schema().field_with_unqualified_name(name)?.data_type();
-                computer.types[*place] = table::sql_type(given).map_err(|error| wrong(id, error))?;
+                Arc::make_mut(&mut computer.types)[*place] =
+                    table::sql_type(given).map_err(|error| wrong(id, error))?;
             }
         }
         Ok(computer)
@@ -275,7 +276,8 @@ impl Computer {
         }
         let persons = self.persons(&snapshot, asked, &silences, before);
         let mut profiles = Profiles::new(snapshot, time.now, self.items.clone(), persons, before);
-        (profiles.inputs, profiles.heard, profiles.silences) = (inputs, heard, silences);
+        (profiles.types, profiles.inputs) = (self.types.clone(), inputs);
+        (profiles.heard, profiles.silences) = (heard, silences);
         Ok(profiles)
     }
 

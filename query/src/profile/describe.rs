@@ -43,6 +43,29 @@ was another one, or a record had been received and was still on its way to the t
   less than 5 minutes after the moment itself counts only while there is no newer snapshot. Ask for many persons in a batch.
 ";
 
+const LAKE: &str = "\
+\n## In the lake
+
+For engines that know nothing of Quad (Spark, DuckDB, Polars, pandas), the query service writes the newest profiles as two Delta tables:
+`<lake.path>/profile/student` and `<lake.path>/profile/item`, with the columns and rows of `profile.student` and `profile.item` as an analyst
+sees them over SQL. Items of class 3 are not in them: null in the one, `withheld` in the other. They are written with the first profiles
+after a start, then at most every `query.profile_table_every_s` (900 s; 0 for never) when there are newer ones, and before a stop if that
+is quick.
+
+- Each table is replaced as a whole in one commit, its columns too where definitions have changed. Who reads an older version goes on for
+  `lake.upkeep.file_retention_h` (24 h); then its files go. So the lake holds as many writings as fit into that time. The service that
+  writes them cleans up after itself; `quad lake` knows tables with contracts only.
+- The properties of a table say what its rows are of: `quad.computed_at`, `quad.snapshot`, and `quad.watermark`, the token that SQL and the
+  profile service take. Spark tells them with `DESCRIBE DETAIL`, deltalake and so Polars with `DeltaTable(path).metadata().configuration`.
+  Where only rows are told, as by `delta_scan` of DuckDB, `computed_at` is in each row of the one table, and time and snapshot are the
+  value of L06 in the other.
+- Both are written from the same profiles, in two commits one right after the other: who joins them holds these against each other.
+- They are copies. Quad never reads them, and what comes later is not in them until they are written next. Whoever can read the files of
+  the lake can read them: no role is asked and nothing is audited, as with all of its tables.
+- Of two query services on one lake the last to write wins, and no row is of both; let one of them write. A service that cannot write says
+  so once, counts it (`quad_profile_table_errors_total`), tries again the next time, and answers as ever.
+";
+
 /// The reference of all items, in Markdown.
 pub fn document(sections: &[Section]) -> String {
     let items: usize = sections.iter().map(|section| section.items.len()).sum();
@@ -59,7 +82,7 @@ pub fn document(sections: &[Section]) -> String {
             let _ = writeln!(text, "| {id} | {title} | {name} | {window} | {fresh} | {class} | {tables} | {owner} |");
         }
     }
-    text + MOMENT
+    text + MOMENT + LAKE
 }
 
 fn fresh(fresh_s: Option<u64>) -> String {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use topic::Watermark;
@@ -97,6 +98,8 @@ pub struct Profiles {
     /// Who had a profile and has none any more, and since which revision.
     pub gone: Vec<(Arc<str>, u64)>,
     pub items: Arc<Vec<Item>>,
+    /// The SQL type of each item's value.
+    pub(super) types: Arc<Vec<DataType>>,
     /// Ordered by id.
     pub persons: Vec<Arc<Person>>,
     by_id: Arc<HashMap<Arc<str>, usize>>,
@@ -144,6 +147,7 @@ impl Profiles {
             revision,
             gone,
             items,
+            types: Arc::default(),
             persons,
             by_id,
             inputs: Vec::new(),

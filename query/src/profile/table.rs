@@ -2,7 +2,8 @@
 //! The pinned profiles enter, after policy; the rows that the profile service would give for them leave.
 //!
 //! These are not the definitions' views, which have the same schema name in a session of their own that no caller reaches.
-//! Rows are made as they are read, batch by batch, and only the columns that a question needs.
+//! Rows are made as they are read, batch by batch, and only the columns that a question needs. [`rows`] gives them without a
+//! question, for the tables in the lake.
 
 mod array;
 mod columns;
@@ -51,8 +52,22 @@ impl fmt::Debug for Seen {
 
 impl Seen {
     pub fn new(profiles: Arc<Profiles>, principal: &Principal) -> Self {
-        let withheld = profiles.items.iter().map(|item| policy::is_withheld_from_sql(principal, item.class)).collect();
+        Self::without(profiles, |class| policy::is_withheld_from_sql(principal, class))
+    }
+
+    /// As files may hold them.
+    pub fn for_files(profiles: Arc<Profiles>) -> Self {
+        Self::without(profiles, policy::is_withheld_from_files)
+    }
+
+    fn without(profiles: Arc<Profiles>, is_withheld: impl Fn(u8) -> bool) -> Self {
+        let withheld = profiles.items.iter().map(|item| is_withheld(item.class)).collect();
         Self { profiles, withheld }
+    }
+
+    /// All columns of a table.
+    pub fn schema(&self, of: Of) -> SchemaRef {
+        of.schema(&self.profiles.items, &self.profiles.types)
     }
 
     /// What the profiles were computed from.
@@ -148,6 +163,13 @@ fn equal_to<'a>(filters: &'a [Expr], column: &str) -> Option<&'a str> {
     })
 }
 
+/// All rows of a table under all of its columns, about `rows_max` at a time.
+pub fn rows(of: Of, seen: Arc<Seen>, rows_max: usize) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+    let (persons, schema) = (seen.profiles.persons.as_slice().into(), seen.schema(of));
+    let columns = (0..schema.fields().len()).collect();
+    Part { of, seen, persons, columns, schema }.batches(rows_max)
+}
+
 /// Some persons' rows.
 #[derive(Clone)]
 struct Part {
@@ -171,22 +193,25 @@ impl PartitionStream for Part {
     }
 
     fn execute(&self, ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = ctx.session_config().batch_size();
-        let persons_max = match self.of {
-            Of::Students => rows,
-            Of::Items => rows / self.seen.profiles.items.len().max(1),
-        }
-        .max(1);
-        let part = self.clone();
-        let batches = (0..self.persons.len()).step_by(persons_max).map(move |first| {
-            let last = part.persons.len().min(first + persons_max);
-            part.batch(&part.persons[first..last])
-        });
+        let batches = self.clone().batches(ctx.session_config().batch_size());
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), stream::iter(batches)))
     }
 }
 
 impl Part {
+    /// All of them, about `rows_max` at a time.
+    fn batches(self, rows_max: usize) -> impl Iterator<Item = Result<RecordBatch>> + Send {
+        let persons_max = match self.of {
+            Of::Students => rows_max,
+            Of::Items => rows_max / self.seen.profiles.items.len().max(1),
+        }
+        .max(1);
+        (0..self.persons.len()).step_by(persons_max).map(move |first| {
+            let last = self.persons.len().min(first + persons_max);
+            self.batch(&self.persons[first..last])
+        })
+    }
+
     fn batch(&self, persons: &[Arc<Person>]) -> Result<RecordBatch> {
         let rows = match self.of {
             Of::Students => persons.len(),

@@ -189,6 +189,7 @@ grpc_listen = "{grpc}"
 pg_listen = "{pg}"
 profile_dir = "{root}/query/profile"
 identity_key_file = "{folder}/identity.key"
+profile_table_every_s = 30
 "#,
             students = self.plan.students,
             prefix = self.topic_prefix,
