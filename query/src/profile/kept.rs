@@ -371,7 +371,7 @@ mod tests {
         let person = |(person, ..): &Row| (*person > 0).then(|| person.to_string());
         let columns: [(&str, ArrayRef); 3] = [
             (PERSON, Arc::new(rows.iter().map(person).collect::<StringArray>())),
-            (DAY, Arc::new(rows.iter().map(|row| row.1).collect::<Date32Array>())),
+            (DAY, Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.1)))),
             ("value", Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>())),
         ];
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()

@@ -53,7 +53,7 @@ impl School {
 
     async fn compute(&self) {
         let snapshot = self.engine.pin().snapshot.clone();
-        let profiles = self.computer.compute(snapshot, NOW, self.store.get().as_deref()).await.unwrap();
+        let profiles = self.computer.follow(snapshot, NOW, self.store.get().as_deref()).await.unwrap();
         self.store.set(Arc::new(profiles));
     }
 

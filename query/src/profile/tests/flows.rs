@@ -27,6 +27,7 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
 use expect_test::expect_file;
 use proto::profile::v1::ListProfilesRequest;
+use schemas::Sensitive;
 
 use super::incremental::differences;
 use super::sections::calendar_day;
@@ -35,6 +36,7 @@ use crate::api::profiles::ProfilesApi;
 use crate::api::tests::{access, listed};
 use crate::engine::Engine;
 use crate::fixture::{self, Arrival, KEY, ask, contracts};
+use crate::profile::moments::Moments;
 use crate::profile::{Live, Person, Profiles, Store};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -97,7 +99,8 @@ impl School {
         let store = Arc::new(Store::default());
         let engine = Arc::new(Engine::new(&settings, contracts()).await.unwrap().with_profiles(store.clone()));
         let live = Arc::new(Live::new(&settings, &engine, &store).await.unwrap());
-        let api = ProfilesApi::new(engine.clone(), Arc::new(access()), store.clone(), live.clone());
+        let moments = Arc::new(Moments::new(engine.clone(), live.clone(), Sensitive::new(KEY.to_vec())));
+        let api = ProfilesApi::new(engine.clone(), Arc::new(access()), store.clone(), live.clone(), moments);
         let (tables, new, before, computed_at) = (BTreeMap::new(), Vec::new(), None, None);
         let (now, place) = (DateTime::UNIX_EPOCH.fixed_offset(), String::new());
         Self { engine, store, live, api, now, tables, new, computed_at, before, place }
