@@ -121,15 +121,23 @@ async fn every_student_is_one_person(school: &School, client: &tokio_postgres::C
     assert_eq!(rules, [format!("R3|confirmed|{}", students.len()), format!("R5|confirmed|{former}")]);
 }
 
+/// Whose an identifier is, and from when to when, as texts in one order with time.
+struct Link {
+    person: Option<String>,
+    from: String,
+    to: Option<String>,
+}
+
 /// All identifiers of everybody, cards and accounts and those of staff too, by pairs: two that are linked to one person are one's
 /// (precision), and two that are one's are linked to one person (recall).
 async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &Truth) {
     let sql = "SELECT id_type, id_value, person_id, to_char(local_time(valid_from), '%Y-%m-%d %H:%M:%S'), \
         to_char(local_time(valid_to), '%Y-%m-%d %H:%M:%S') FROM identity.identifier_link";
     let rows = client.query(sql, &[]).await.expect("the links answer");
-    let mut links: HashMap<(String, String), Vec<(Option<String>, String, Option<String>)>> = HashMap::new();
+    let mut links: HashMap<(String, String), Vec<Link>> = HashMap::new();
     for row in &rows {
-        links.entry((row.get(0), row.get(1))).or_default().push((row.get(2), row.get(3), row.get(4)));
+        let link = Link { person: row.get(2), from: row.get(3), to: row.get(4) };
+        links.entry((row.get(0), row.get(1))).or_default().push(link);
     }
     let students = truth.students.iter().map(|student| (&student.person, &student.identifiers));
     // By whom they are linked to, and whose they are: how many, and how many links were met.
@@ -137,12 +145,11 @@ async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &T
     for (person, identifiers) in students.chain(&truth.staff) {
         for of in identifiers {
             let spans = links.get(&(of.id_type.clone(), of.value.to_uppercase())).map_or(&[][..], Vec::as_slice);
-            let covers = |(_, from, to): &&(_, String, Option<String>)| {
-                *from <= of.valid_from && to.as_ref().is_none_or(|to| of.valid_from < *to)
-            };
+            let covers =
+                |link: &&Link| link.from <= of.valid_from && link.to.as_ref().is_none_or(|to| of.valid_from < *to);
             let link = spans.iter().find(covers);
             met += usize::from(link.is_some());
-            *cells.entry((link.and_then(|(linked, ..)| linked.as_deref()), person.as_str())).or_default() += 1;
+            *cells.entry((link.and_then(|link| link.person.as_deref()), person.as_str())).or_default() += 1;
         }
     }
     assert_eq!(met, rows.len(), "a link is of no identifier that anybody has");

@@ -167,7 +167,7 @@ async fn a_student_with_little() {
             D05 last_pass_day = 2026-09-02 @ 2026-09-01 16:00 Stale
             D06 presence = {direction: out, building_id: B1, since: 2026-09-01T13:00Z} @ 2026-09-01 13:00 Stale
             D07 late_30d = 0 Ok
-            D08 away_30d = 1 @ 2026-09-01 13:00 Ok
+            D08 away_30d = 0 Ok
             D09 silent_days = 0 @ 2026-09-02 02:00 Ok
             D10 library_30d = 1 @ 2026-09-02 02:00 Ok
             E01 card_status = normal @ 2024-09-01 00:00 Stale

@@ -14,7 +14,13 @@ fn a_number_that_was_never_used_is_the_second_of_its_holder() {
         enrollments: vec![enrollment("2025001", "202509", 55 * YEAR, None)],
         ..Facts::default()
     };
-    let index = check(facts, expect![[""]]);
+    let index = check(
+        facts,
+        expect![[r#"
+        student_no 2024001 [0, …) 2025001 R2 confirmed
+        student_no 2025001 [0, …) 2025001 R3 confirmed
+    "#]],
+    );
     let numbers: Vec<&str> = index.persons[0].student_nos.iter().map(|number| &**number).collect();
     assert_eq!(numbers, ["2025001", "2024001"]);
 }
@@ -54,7 +60,12 @@ fn names_that_systems_write_in_their_own_ways() {
             ],
             ..Facts::default()
         },
-        expect![[""]],
+        expect![[r#"
+        student_no 2024001 [0, …) 2024001 R3 confirmed
+        student_no 2024002 [0, …) 2024002 R3 confirmed
+        student_no 2024003 [0, …) 2024003 R3 confirmed
+        student_no 2024004 [0, …) 2024004 R3 confirmed
+    "#]],
     );
 }
 
@@ -76,7 +87,23 @@ fn staff_and_test_persons_in_the_range_of_students() {
             ],
             ..Facts::default()
         },
-        expect![[""]],
+        expect![[r#"
+        student_no 2024001 [0, …) 2024001 R3 confirmed
+        student_no 2024999 [0, …) 2024999 R3 confirmed
+        staff_no 2024500 [0, …) staff R6 confirmed
+        cas_uid 2024001 [0, …) 2024001 R6 confirmed
+        cas_uid 2024500 [0, …) staff R6 confirmed
+        cas_uid TESTER [0, …) 2024999 R6 confirmed
+        card_no 900 [10, …) staff R7 confirmed
+        card_no 901 [10, …) 2024001 R7 confirmed
+        card_no 902 [10, …) 2024999 R7 confirmed
+        card_seq 900|1 [10, …) staff R7 confirmed
+        card_seq 901|1 [10, …) 2024001 R7 confirmed
+        card_seq 902|1 [10, …) 2024999 R7 confirmed
+        card_physical_no AA01 [10, …) staff R7 confirmed
+        card_physical_no AA02 [10, …) 2024001 R7 confirmed
+        card_physical_no AA03 [10, …) 2024999 R7 confirmed
+    "#]],
     );
 }
 
@@ -91,8 +118,29 @@ fn two_campuses_with_the_same_range_of_cards() {
         ],
         ..Facts::default()
     };
-    check(cards("", ""), expect![[""]]);
-    check(cards("N", "S"), expect![[""]]);
+    check(
+        cards("", ""),
+        expect![[r#"
+        student_no 2024001 [0, …) 2024001 R3 confirmed
+        student_no 2024002 [0, …) 2024002 R3 confirmed
+        card_no 900 [10, …) 2024002 R7 disputed
+        card_seq 900|1 [10, …) 2024002 R7 disputed
+        card_physical_no AA01 [10, …) 2024002 R7 disputed
+    "#]],
+    );
+    check(
+        cards("N", "S"),
+        expect![[r#"
+        student_no 2024001 [0, …) 2024001 R3 confirmed
+        student_no 2024002 [0, …) 2024002 R3 confirmed
+        card_no N900 [10, …) 2024001 R7 confirmed
+        card_no S900 [10, …) 2024002 R7 confirmed
+        card_seq N900|1 [10, …) 2024001 R7 confirmed
+        card_seq S900|1 [10, …) 2024002 R7 confirmed
+        card_physical_no NAA01 [10, …) 2024001 R7 confirmed
+        card_physical_no SAA01 [10, …) 2024002 R7 confirmed
+    "#]],
+    );
 }
 
 /// A student who stays as a teacher: the card account goes on under the staff number, and what was done before stays the student's.
@@ -109,7 +157,18 @@ fn a_student_who_becomes_staff() {
             ],
             ..Facts::default()
         },
-        expect![[""]],
+        expect![[r#"
+        student_no 2020001 [0, …) 2020001 R3 confirmed
+        staff_no T100 [0, …) staff R6 confirmed
+        cas_uid 2020001 [0, …) 2020001 R6 confirmed
+        cas_uid ZHANGSAN [0, …) staff R6 confirmed
+        card_no 900 [1581120000000000, 1739232000000000) 2020001 R7 confirmed
+        card_no 900 [1739232000000000, …) staff R7 confirmed
+        card_seq 900|1 [1581120000000000, …) 2020001 R7 confirmed
+        card_seq 900|2 [1739232000000000, …) staff R7 confirmed
+        card_physical_no AA01 [1581120000000000, 1739232000000000) 2020001 R7 confirmed
+        card_physical_no AA02 [1739232000000000, …) staff R7 confirmed
+    "#]],
     );
     let kind = |at| index.resolve_card("900", None, Some(at)).person().map(|person| index.person(person).is_student);
     assert_eq!((kind(51 * YEAR), kind(56 * YEAR)), (Some(true), Some(false)));
