@@ -227,7 +227,27 @@ async fn what_was_told_then_is_told_again() {
             then.push((micros(at), number, told));
         }
     }
-    expect![[r#""#]].assert_eq(&out);
+    expect![[r#"
+        2025-03-03T01:00:00Z 20240001: 20240001 B06 DoubleValue(0.0) B08 DoubleValue(55.0) D05 Missing
+        2025-03-03T01:00:00Z 20240002: 20240002 B06 Missing B08 Missing D05 Missing
+        2025-03-03T01:00:00Z 20240003: Err(NotFound)
+        2025-03-04T01:00:00Z 20240001: 20240001 B06 DoubleValue(6.0) B08 DoubleValue(65.0) D05 Missing
+        2025-03-04T01:00:00Z 20240002: 20240002 B06 Missing B08 Missing D05 Missing
+        2025-03-04T01:00:00Z 20240003: Err(NotFound)
+        2025-03-05T01:00:00Z 20240001: 20240001 B06 DoubleValue(5.0) B08 DoubleValue(60.0) D05 StringValue("2025-03-02")
+        2025-03-05T01:00:00Z 20240002: 20240002 B06 Missing B08 Missing D05 Missing
+        2025-03-05T01:00:00Z 20240003: Err(NotFound)
+        2025-03-06T01:00:00Z 20240001: 20240001 20240002 B06 Missing B08 Missing D05 StringValue("2025-03-02")
+        2025-03-06T01:00:00Z 20240002: 20240001 20240002 B06 Missing B08 Missing D05 StringValue("2025-03-02")
+        2025-03-06T01:00:00Z 20240003: Err(NotFound)
+        2025-03-07T01:00:00Z 20240001: 20240001 B06 DoubleValue(5.0) B08 DoubleValue(60.0) D05 StringValue("2025-03-02")
+        2025-03-07T01:00:00Z 20240002: 20240002 B06 Missing B08 Missing D05 Missing
+        2025-03-07T01:00:00Z 20240003: 20240003 B06 Missing B08 Missing D05 Missing
+        2025-03-08T01:00:00Z 20240001: 20240001 B06 DoubleValue(5.0) B08 DoubleValue(60.0) D05 StringValue("2025-03-02")
+        2025-03-08T01:00:00Z 20240002: 20240002 B06 Missing B08 Missing D05 Missing
+        2025-03-08T01:00:00Z 20240003: Err(NotFound)
+    "#]]
+    .assert_eq(&out);
     for (at, number, expected) in &then {
         assert_eq!(&told(school.get(number, Some(*at), "").await), expected, "{number} at {at}");
         // The step before, by the clock of this one: only what rests on the clock may differ.
@@ -300,7 +320,14 @@ async fn moments_that_cannot_be_told_are_refused() {
     };
     let status = school.api.get_profile(with("carl", request)).await.unwrap_err();
     out += &format!("out of range: {:?}: {}\n", status.code(), status.message());
-    expect![[r#""#]].assert_eq(&out);
+    expect![[r#"
+        future: InvalidArgument: at is in the future; leave it out for the newest profile
+        before the first record: InvalidArgument: at is before the first record was received; ask for a later moment
+        before all: InvalidArgument: at is before the first record was received; ask for a later moment
+        no watermark: InvalidArgument: not a watermark: pass on the token that Quad gave, unchanged
+        out of range: InvalidArgument: a moment is out of range
+    "#]]
+    .assert_eq(&out);
 }
 
 fn computed_at(answer: &GetProfileResponse) -> prost_types::Timestamp {
@@ -343,7 +370,10 @@ async fn what_comes_late_is_told_when_it_has_come() {
     assert_ne!(kept.watermark, reached, "the answer says that it was read before");
     let after = school.get("20240001", Some(settled), &reached).await.unwrap();
     assert_eq!(after.watermark, reached);
-    expect![[r#""#]].assert_eq(&format!("{}\n{}", credits(&before), credits(&after)));
+    expect![[r#"
+        20240001 B06 DoubleValue(0.0) B08 DoubleValue(55.0) D05 Missing
+        20240001 B06 DoubleValue(3.0) B08 DoubleValue(64.375) D05 Missing"#]]
+    .assert_eq(&format!("{}\n{}", credits(&before), credits(&after)));
 
     // A moment ago: as long as nothing comes, nothing is computed again.
     let young = Utc::now();
@@ -353,5 +383,8 @@ async fn what_comes_late_is_told_when_it_has_come() {
     school.rows.push(("academic.grade", grade.replace("CH1", "CH2"), received));
     school.arrive().await;
     let after = school.at(young.timestamp_micros()).await;
-    expect![[r#""#]].assert_eq(&format!("{}\n{}", credits(&before), credits(&after)));
+    expect![[r#"
+        20240001 B06 DoubleValue(8.0) B08 DoubleValue(67.5) D05 Missing
+        20240001 B06 DoubleValue(11.0) B08 DoubleValue(70.909090909) D05 Missing"#]]
+    .assert_eq(&format!("{}\n{}", credits(&before), credits(&after)));
 }
