@@ -43,8 +43,11 @@ pub struct University {
 pub struct Table {
     pub contract: Arc<Contract>,
     pub rows: usize,
-    cell: fn(&University, &str, usize) -> Cell,
+    cell: CellOf,
 }
+
+/// The value of a column, by its name, in a row.
+type CellOf = fn(&University, &str, usize) -> Cell;
 
 impl University {
     /// Its tables in an order in which their records may come.
@@ -54,7 +57,7 @@ impl University {
     pub fn tables(&self, contracts: &Contracts) -> Result<Vec<Table>> {
         let days = (DAYS + DAYS_TO_COME) as usize;
         let half = self.students * self.events_per_student / 2;
-        let tables: [(&str, usize, fn(&Self, &str, usize) -> Cell); 9] = [
+        let tables: [(&str, usize, CellOf); 9] = [
             ("extension.calendar_day", days, Self::calendar_day),
             ("student_affairs.student_base", self.students, Self::student),
             ("academic.enrollment", self.students, Self::enrollment),
@@ -65,7 +68,7 @@ impl University {
             ("logistics.card_txn", half, Self::purchase),
             ("access_control.access_event", half, Self::passage),
         ];
-        let table = |(name, rows, cell): (&str, usize, fn(&Self, &str, usize) -> Cell)| {
+        let table = |(name, rows, cell): (&str, usize, CellOf)| {
             Ok(Table { contract: contracts.get(name).context(name.to_string())?.clone(), rows, cell })
         };
         tables.into_iter().map(table).collect()
@@ -246,7 +249,7 @@ impl University {
             "event_time" | "src_updated_at" => Int(self.moment(row)),
             "access_person_no" => Text(self.student_no(student)),
             "card_physical_no" => Text(format!("{student:08X}")),
-            "direction" => Text(if row / self.students % 2 == 0 { "in" } else { "out" }.to_string()),
+            "direction" => Text(if (row / self.students).is_multiple_of(2) { "in" } else { "out" }.to_string()),
             "direction_source" => Text("device".to_string()),
             "result" => Text("granted".to_string()),
             "place_kind" => Text(if row.is_multiple_of(7) { "library" } else { "dorm_gate" }.to_string()),

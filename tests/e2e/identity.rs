@@ -128,6 +128,9 @@ struct Link {
     to: Option<String>,
 }
 
+/// By whom an identifier is linked to, and whose it is.
+type Cell<'a> = (Option<&'a str>, &'a str);
+
 /// All identifiers of everybody, cards and accounts and those of staff too, by pairs: two that are linked to one person are one's
 /// (precision), and two that are one's are linked to one person (recall).
 async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &Truth) {
@@ -140,8 +143,8 @@ async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &T
         links.entry((row.get(0), row.get(1))).or_default().push(link);
     }
     let students = truth.students.iter().map(|student| (&student.person, &student.identifiers));
-    // By whom they are linked to, and whose they are: how many, and how many links were met.
-    let (mut cells, mut met) = (HashMap::<(Option<&str>, &str), u64>::new(), 0);
+    // How many of each cell, and how many links were met.
+    let (mut cells, mut met) = (HashMap::<Cell<'_>, u64>::new(), 0);
     for (person, identifiers) in students.chain(&truth.staff) {
         for of in identifiers {
             let spans = links.get(&(of.id_type.clone(), of.value.to_uppercase())).map_or(&[][..], Vec::as_slice);
@@ -153,7 +156,7 @@ async fn links_hold_against_the_truth(client: &tokio_postgres::Client, truth: &T
         }
     }
     assert_eq!(met, rows.len(), "a link is of no identifier that anybody has");
-    let pairs_by = |of: &dyn Fn(&(Option<&str>, &str)) -> Option<String>| {
+    let pairs_by = |of: &dyn Fn(&Cell<'_>) -> Option<String>| {
         let mut sizes: HashMap<String, u64> = HashMap::new();
         for (cell, count) in &cells {
             of(cell).into_iter().for_each(|group| *sizes.entry(group).or_default() += count);

@@ -95,7 +95,7 @@ impl Computer {
         let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
         let text =
             |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
-        let version = version(&self.items(), &items);
+        let version = version(self.items(), &items);
         let old = old.filter(|old| old.version == version);
         let person = Person {
             id: id.clone(),

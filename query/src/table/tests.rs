@@ -119,7 +119,9 @@ async fn of_a_past_moment_lake_and_tail_have_what_was_received_by_then() {
     ] {
         let moment = chrono::DateTime::parse_from_rfc3339(at).unwrap().timestamp_micros();
         engine.set_snapshot(Arc::new(snapshot.with_tables(snapshot.received_by(moment))));
-        let sql = "SELECT (SELECT count(*) FROM academic.course_history), string_agg(course_no || ' ' || course_name, ', ' ORDER BY course_no),             (SELECT count(*) FROM academic.course_history WHERE course_no = 'A') FROM academic.course";
+        let sql = "SELECT (SELECT count(*) FROM academic.course_history) AS received, \
+            string_agg(course_no || ' ' || course_name, ', ' ORDER BY course_no) AS current, \
+            (SELECT count(*) FROM academic.course_history WHERE course_no = 'A') AS of_a FROM academic.course";
         let answer = ask(&engine, sql).await.unwrap();
         let cells: Vec<_> = answer.lines().nth(3).unwrap().split('|').map(str::trim).collect();
         out += &format!("{at}: {}\n", cells[1..4].join(" / "));

@@ -230,7 +230,7 @@ async fn what_is_by_person_is_given_from_that_persons_rows_alone() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_computed_on_equals_what_is_computed_anew(history in histories(), steps in steps()) {
