@@ -48,7 +48,7 @@ async fn strict() -> Option<(School, Client, Truth)> {
     school.eventually(&client, &all, (courses.current + courses.dead_letters) as i64).await;
     // Answers have what is on its way to the lake, by the contract of the query service: what landing refuses, it has to refuse first.
     let topic = format!("{}.{TABLE}", school.topic_prefix());
-    let landed = log().extents(&topic).expect("extents").iter().map(|extent| extent.high).sum();
+    let landed: i64 = log().extents(&topic).expect("extents").iter().map(|extent| extent.high).sum();
     school.eventually(&client, &in_lake(&topic), landed).await;
     Some((school, client, truth))
 }
