@@ -91,15 +91,14 @@ async fn arrived(tail: Option<&Arc<Tail>>) {
 /// Computations that take less may fill half of the time.
 const QUICK: Duration = Duration::from_millis(250);
 
-/// The longest rest after a computation.
-const REST_MAX: Duration = Duration::from_secs(5);
-
 /// Computes all profiles when the snapshot has changed, and now and then because time has passed.
 pub struct Profiler {
     pub engine: Arc<Engine>,
     pub live: Arc<Live>,
     /// The shortest time between two computations.
     pub every: Duration,
+    /// The longest rest after one.
+    pub rest_max: Duration,
     /// The longest, when nothing changes: states and day counts depend on the time.
     pub idle: Duration,
 }
@@ -140,10 +139,11 @@ impl Profiler {
                     tracing::debug!(persons = profiles.persons.len(), snapshot = id, took_ms, "profiles computed");
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
                     computed = Some((id, profiles.computed_at));
-                    // Half of the time for what is quick, a quarter for what is not: whoever asks comes first. After what took
-                    // very long, the first or that of a new day, the little that follows does not wait as long.
-                    let (now, took) = (Instant::now(), began.elapsed());
-                    not_before = now + if took < QUICK { took } else { (3 * took).min(REST_MAX) };
+                    // Half of the time for what is quick, a quarter for what is not: whoever asks comes first. But the more has
+                    // come, the more persons are asked for, so what follows must not wait for long.
+                    let took = began.elapsed();
+                    let rest = if took < QUICK { took } else { 3 * took };
+                    not_before = Instant::now() + rest.min(self.rest_max);
                     trouble.note(Ok(()));
                 }
                 Err(error) => trouble.note(Err(error)),

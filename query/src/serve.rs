@@ -69,6 +69,7 @@ impl Bound {
             engine: engine.clone(),
             live,
             every: Duration::from_millis(settings.profile_refresh_ms),
+            rest_max: Duration::from_millis(settings.profile_rest_ms_max),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };
         let files_every = Some(Duration::from_secs(settings.profile_table_every_s)).filter(|every| !every.is_zero());

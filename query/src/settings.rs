@@ -22,6 +22,8 @@ pub struct Settings {
     pub tail_bytes_max: usize,
     /// The shortest time between two computations of all profiles, in ms.
     pub profile_refresh_ms: u64,
+    /// The longest rest after a computation, in ms. It is as long as the computation took while that was quick, thrice that otherwise.
+    pub profile_rest_ms_max: u64,
     /// The longest time between two computations when nothing changes, in s: states and day counts depend on the time.
     pub profile_idle_refresh_s: u64,
     /// The shortest time between two writings of the profile's tables to the lake, in s; 0 for never.
@@ -74,6 +76,7 @@ impl Default for Settings {
             refresh_ms: 500,
             tail_bytes_max: 256 << 20,
             profile_refresh_ms: 20,
+            profile_rest_ms_max: 200,
             profile_idle_refresh_s: 60,
             profile_table_every_s: 900,
             query_timeout_s: 60,
@@ -104,6 +107,7 @@ impl Settings {
         let ranges = [
             ("refresh_ms", self.refresh_ms, 10, 600_000),
             ("profile_refresh_ms", self.profile_refresh_ms, 10, 3_600_000),
+            ("profile_rest_ms_max", self.profile_rest_ms_max, 0, 3_600_000),
             ("profile_idle_refresh_s", self.profile_idle_refresh_s, 1, 86_400),
             ("profile_table_every_s", self.profile_table_every_s, 0, 86_400),
             ("query_timeout_s", self.query_timeout_s, 1, 86_400),

@@ -57,6 +57,7 @@ extract.retry_ms_max = 1000
 query.grpc_listen = "127.0.0.1:{grpc}"
 query.pg_listen = "127.0.0.1:{pg}"
 query.profile_dir = "{root}/query/profile"
+query.profile_rest_ms_max = 5000
 {tokens}{more}
 {sources}[sources.gates]
 connector = "access_hikvision"

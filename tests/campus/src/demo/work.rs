@@ -190,6 +190,7 @@ pg_listen = "{pg}"
 profile_dir = "{root}/query/profile"
 identity_key_file = "{folder}/identity.key"
 profile_table_every_s = 30
+profile_rest_ms_max = 5_000
 "#,
             students = self.plan.students,
             prefix = self.topic_prefix,
