@@ -252,7 +252,8 @@ impl Computer {
         let (mut inputs, mut asked) = (Vec::new(), Vec::new());
         for (question, reads) in self.definitions.questions.iter().zip(&self.question_reads) {
             let from = Inputs::new(reads, &snapshot, &revisions, time);
-            // Without anything in its first source an item has no value, whatever is given: then and again it is everybody's.
+            // An item whose first source has never given anything has no value, whatever its question gives: when that changes, it
+            // changes for everybody.
             let is_ever = |silences: &[Silence]| {
                 question.items.iter().map(|place| silences[*place] == Silence::Ever).collect::<Vec<_>>()
             };
