@@ -121,6 +121,8 @@ pub(crate) fn error(what: impl Into<String>, error: KafkaError) -> Error {
     let kind = match &error {
         // A consumer fails for good only when another one has taken its name.
         KafkaError::MessageConsumptionFatal(_) => ErrorKind::Fenced,
+        // `rdkafka_error_code` does not tell the code of an administrative request that failed as a whole.
+        KafkaError::AdminOp(code) => kind(*code),
         _ => error.rdkafka_error_code().map_or(ErrorKind::Other, kind),
     };
     Error::with_source(kind, what, error)

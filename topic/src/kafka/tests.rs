@@ -15,6 +15,8 @@ use rdkafka::{
     admin::AdminOptions,
     config::FromClientConfig,
     consumer::{BaseConsumer, Consumer as _},
+    error::KafkaError,
+    types::RDKafkaErrorCode,
 };
 
 use crate::{
@@ -239,6 +241,13 @@ fn an_absent_broker_is_unreachable() {
     ] {
         assert!(error.kind == ErrorKind::Unreachable && error.is_retryable(), "{error:?}");
     }
+}
+
+/// A broker that dies between two questions of `ensure_topic`.
+#[test]
+fn a_broker_lost_while_a_topic_is_made_is_unreachable() {
+    let lost = KafkaError::AdminOp(RDKafkaErrorCode::BrokerTransportFailure);
+    assert!(client::error("could not create topic t", lost).is_retryable());
 }
 
 #[test]
