@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use chrono_tz::Tz;
 use schemas::{Contract, Contracts};
 use serde::Deserialize;
@@ -64,10 +65,20 @@ pub struct TableMapping {
     pub spec: Spec,
 }
 
+impl TableMapping {
+    /// How many rows at the beginning of a batch no later pull shows again, once `cursor` is saved.
+    pub(crate) fn settled(&self, batch: &RecordBatch, cursor: &[String]) -> usize {
+        match (&self.spec, self.pull) {
+            (Spec::Sql(declared), Pull::Cursor) => declared.settled(batch, cursor),
+            _ => 0,
+        }
+    }
+}
+
 /// How rows come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pull {
-    /// Those after the cursor. The rows of one pull are remembered until the next, which may show some of them again.
+    /// Those after the cursor. The rows of one pull that the next may show again are remembered until then.
     Cursor,
     /// Files that are new or changed. Every row is remembered, since a file that changed shows all of its rows again.
     Changed,

@@ -16,6 +16,7 @@ pub mod mqtt;
 pub mod overlap;
 pub mod pipeline;
 pub mod postgres_cdc;
+pub(crate) mod pull;
 pub mod records;
 pub mod replay;
 pub mod rows;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter, filter_record_batch};
 use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
 use chrono::{DateTime, Utc};
 use schemas::{Checker, Contract, Encoder, Violation, coerce, record};
@@ -36,6 +36,8 @@ pub struct Refiner {
 #[derive(Debug)]
 pub struct Records {
     pub batch: RecordBatch,
+    /// The contract's key of each, joined by `|`.
+    pub keys: StringArray,
     pub rows: Vec<usize>,
 }
 
@@ -83,7 +85,8 @@ impl Refiner {
         now: DateTime<Utc>,
     ) -> Result<(Records, Vec<Violation>), Error> {
         let (fields, coerced) = coerce::coerce(&self.contract, &mapped.batch)?;
-        let (envelope, operations) = self.envelope(source, mapped, &fields, now)?;
+        let keys = self.keys(&fields, mapped.batch.num_rows())?;
+        let (envelope, operations) = self.envelope(source, mapped, &fields, &keys, now)?;
         let batch = self.record(fields, envelope)?;
         let mut violations: BTreeMap<usize, Violation> = BTreeMap::new();
         for violation in coerced.into_iter().chain(operations).chain(self.checker.check(&batch)?) {
@@ -91,11 +94,13 @@ impl Refiner {
         }
         let is_good: Vec<bool> = (0..batch.num_rows()).map(|row| !violations.contains_key(&row)).collect();
         let rows = mapped.rows.iter().zip(&is_good).filter(|(_, good)| **good).map(|(row, _)| *row).collect();
-        let good = filter_record_batch(&batch, &BooleanArray::from(is_good))
-            .map_err(|error| Error::internal("set bad rows aside", error))?;
+        let is_good = BooleanArray::from(is_good);
+        let aside = |error| Error::internal("set bad rows aside", error);
+        let good = filter_record_batch(&batch, &is_good).map_err(aside)?;
+        let keys = filter(&keys, &is_good).map_err(aside)?.as_string().clone();
         let batch = RecordBatch::try_new(self.contract.record_schema(), good.columns().to_vec())
             .map_err(|error| Error::internal("put good rows together", error))?;
-        Ok((Records { batch, rows }, violations.into_values().collect()))
+        Ok((Records { batch, keys, rows }, violations.into_values().collect()))
     }
 
     /// As [`Refiner::records`], encoded for the log.
@@ -110,13 +115,12 @@ impl Refiner {
     ) -> Result<(Vec<Refined>, Vec<Violation>), Error> {
         let (records, violations) = self.records(source, mapped, now)?;
         let values = self.encoder.values(&records.batch)?;
-        let keys = self.encoder.keys(&records.batch)?;
         let hashes = records.batch.column_by_name("raw_hash").expect("the envelope has a hash").as_string::<i32>();
         let operations = records.batch.column_by_name("op").expect("the envelope has an operation").as_string::<i32>();
         let updated = records.batch.column_by_name("src_updated_at").expect("the envelope has a change time");
         let updated = updated.as_primitive::<TimestampMicrosecondType>();
-        let refined = keys.into_iter().zip(values.iter()).enumerate().map(|(at, (key, value))| Refined {
-            key,
+        let refined = values.iter().enumerate().map(|(at, value)| Refined {
+            key: records.keys.value(at).to_string(),
             hash: hashes.value(at).to_string(),
             updated_us: updated.is_valid(at).then(|| updated.value(at)),
             is_delete: operations.value(at) == "D",
@@ -132,6 +136,7 @@ impl Refiner {
         source: &str,
         mapped: &Mapped,
         fields: &[ArrayRef],
+        keys: &StringArray,
         now: DateTime<Utc>,
     ) -> Result<(Vec<ArrayRef>, Vec<Violation>), Error> {
         let batch = &mapped.batch;
@@ -144,7 +149,7 @@ impl Refiner {
         };
         let key = match batch.column_by_name("src_key") {
             Some(column) => cast(column, &DataType::Utf8)?,
-            None => self.key(fields, rows)?,
+            None => Arc::new(keys.clone()),
         };
         let named = self.contract.fields.iter().map(|field| field.name.clone()).zip(fields.iter().cloned());
         let hashes = self.encoder.hashes(&named.chain([("op".to_string(), op.clone())]).collect::<Vec<_>>())?;
@@ -152,13 +157,13 @@ impl Refiner {
         Ok((vec![text(source), key, op, updated, Arc::new(ingested), Arc::new(hashes)], violations))
     }
 
-    fn key(&self, fields: &[ArrayRef], rows: usize) -> Result<ArrayRef, Error> {
+    fn keys(&self, fields: &[ArrayRef], rows: usize) -> Result<StringArray, Error> {
         let schema = self.contract.record_schema();
         let nullable =
             schema.fields().iter().take(fields.len()).map(|field| field.as_ref().clone().with_nullable(true));
         let batch = RecordBatch::try_new(Arc::new(Schema::new(nullable.collect::<Vec<_>>())), fields.to_vec())
             .map_err(|error| Error::internal(format!("key {rows} rows"), error))?;
-        Ok(Arc::new(StringArray::from(self.encoder.keys(&batch)?)))
+        Ok(StringArray::from(self.encoder.keys(&batch)?))
     }
 
     /// Fields and envelope as one batch in which everything may still be null.

@@ -12,7 +12,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::pipeline::{Pipeline, Ready};
-use super::run::{Extract, LETTER, PreparedSource};
+use super::pull::LETTER;
+use super::run::{Extract, PreparedSource};
 use super::source::{self, Span, Worker};
 use crate::connector::{Kind, Pull};
 use crate::error::{Error, ErrorKind};

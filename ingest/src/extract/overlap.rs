@@ -70,6 +70,17 @@ pub fn later(value: &str, seconds: u64) -> Option<String> {
     Some(Time::read(value)?.moved(i64::try_from(seconds).ok()?)?.write(value))
 }
 
+/// Whether both are times, written alike, and the one comes before the other.
+pub fn is_earlier(value: &str, than: &str) -> bool {
+    match (Time::read(value), Time::read(than)) {
+        (Some(Time::Seconds(one)), Some(Time::Seconds(other))) => one < other,
+        (Some(Time::Milliseconds(one)), Some(Time::Milliseconds(other))) => one < other,
+        (Some(Time::Zoned(one)), Some(Time::Zoned(other))) => one < other,
+        (Some(Time::Local(one, _)), Some(Time::Local(other, _))) => one < other,
+        _ => false,
+    }
+}
+
 /// The second in which `now` is, written as `model` is; a number is Unix time, a time without a zone one of `timezone`.
 pub fn written_as(model: &str, now: DateTime<Utc>, timezone: Tz) -> Option<String> {
     let now = now.trunc_subsecs(0);

@@ -19,7 +19,8 @@ use schemas::{Contract, Decoder};
 use serde::Serialize;
 
 use super::pipeline::Pipeline;
-use super::run::{Extract, LETTER};
+use super::pull::LETTER;
+use super::run::Extract;
 use super::state::Seen;
 use crate::error::{Error, ErrorKind};
 use crate::letter::{self, Fate, Letter, Marked, Stage, Stored};

@@ -3,14 +3,12 @@
 //! Settings, contracts and a log enter; records and letters leave to the log until shutdown is told. A source that
 //! fails is tried again with growing pauses; the others do not notice.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -21,13 +19,14 @@ use tokio::sync::watch;
 use topic::{Log, Watermark};
 
 use super::decisions;
-use super::pipeline::{Pipeline, Ready, Sent};
+use super::pipeline::Pipeline;
+use super::pull::TablePull;
 use super::schedule::Schedule;
-use super::source::{self, Coverage, Source, Worker};
-use super::state::{Cursor, Seen, State, TableState, Vanished};
+use super::source::{self, Source, Worker};
+use super::state::State;
 use super::status::{Board, WRITE_EVERY};
 use super::webhook;
-use crate::connector::{Connector, Pull};
+use crate::connector::Connector;
 use crate::error::{Error, ErrorKind};
 use crate::functions::{Surroundings, UnknownCodes};
 use crate::letter;
@@ -267,22 +266,16 @@ impl Extract {
             let span = metrics::span("pull", &source.id, table);
             let _entered = span.enter();
             let began = Instant::now();
-            let mut pull = TablePull {
-                source,
-                pipeline,
-                state: self.state.table(&source.id, table),
-                worker,
-                sent: Sent::default(),
-            };
+            let mut pull = TablePull::new(source, pipeline, self.state.table(&source.id, table), worker);
             let outcome = pull.run(connection.as_mut());
             metrics::pulled(&source.id, table, began.elapsed(), outcome.is_ok());
             let failed = outcome.as_ref().err().map(|error| error.kind);
-            metrics::end_span(&span, pull.sent.records, pull.sent.letters, failed);
+            metrics::end_span(&span, pull.sent().records, pull.sent().letters, failed);
             match outcome {
                 Ok(()) => {
                     let unknown = source.codes_unknown.count();
-                    self.board.succeeded(&source.id, table, pull.sent, unknown, Utc::now());
-                    tracing::debug!(source = source.id, table, records = pull.sent.records, "pulled");
+                    self.board.succeeded(&source.id, table, pull.sent(), unknown, Utc::now());
+                    tracing::debug!(source = source.id, table, records = pull.sent().records, "pulled");
                 }
                 // It goes on from its cursor with the next start.
                 Err(_) if worker.is_stopped() => return all_well,
@@ -360,141 +353,4 @@ async fn prepare_source(
         pipelines.push(Pipeline::new(&id, &connector, table, contracts, &surroundings, log.clone()).await?);
     }
     Ok(PreparedSource { id, connector, settings, schedule, pipelines, codes_unknown: surroundings.codes_unknown })
-}
-
-/// One pull of one table.
-struct TablePull<'a> {
-    source: &'a PreparedSource,
-    pipeline: &'a Pipeline,
-    state: TableState<'a>,
-    worker: &'a Worker,
-    sent: Sent,
-}
-
-impl TablePull<'_> {
-    fn run(&mut self, connection: &mut dyn Source) -> Result<(), Error> {
-        let mut cursor = self.state.cursor()?;
-        let pull = cursor.pull + 1;
-        let (table, after) = (&self.pipeline.table, cursor.values.clone());
-        let mut whole = None;
-        if table.pull == Pull::Changes {
-            // Saved with the first rows: what this pull shows looks older to a later one that shows the whole table.
-            cursor.pull = pull;
-        }
-        let coverage = connection.pull(table, &after, &mut |batch, values| {
-            self.worker.check()?;
-            self.source.check_open(Utc::now())?;
-            match table.pull {
-                // What vanished is not known before the end: until then it must not look as if nothing had changed.
-                Pull::Snapshot { .. } => whole = values,
-                _ => cursor.values = values.unwrap_or_else(|| std::mem::take(&mut cursor.values)),
-            }
-            let ready = match batch.num_rows() {
-                0 => Ready { records: Vec::new(), letters: Vec::new(), now: Utc::now(), newest: None },
-                _ => self.worker.block_on(self.pipeline.prepare(&batch, Utc::now()))??,
-            };
-            self.send(ready, &cursor, pull)
-        })?;
-        cursor.pull = pull;
-        match coverage {
-            Coverage::Whole => cursor.values = whole.unwrap_or(cursor.values),
-            Coverage::Anew(values) => cursor.values = values,
-            Coverage::Part => return Ok(()),
-        }
-        self.finish(&cursor)
-    }
-
-    /// Sends what is new in a batch, then saves what was sent.
-    fn send(&mut self, ready: Ready, cursor: &Cursor, pull: u64) -> Result<(), Error> {
-        let forgets_deletes = self.pipeline.table.pull == Pull::Changes;
-        let mut known: HashMap<String, Option<Seen>> = HashMap::new();
-        let mut is_new = |key: String, hash: &str, updated_us: Option<i64>, is_delete: bool| -> Result<bool, Error> {
-            let before = match known.remove(&key) {
-                Some(seen) => seen,
-                None => self.state.seen(&key)?,
-            };
-            let updated_us = updated_us.max(before.as_ref().and_then(|seen| seen.updated_us));
-            let seen = Seen { hash: hash.to_string(), pull, updated_us };
-            known.insert(key, (!(forgets_deletes && is_delete)).then_some(seen));
-            Ok(before.is_none_or(|seen| seen.hash != hash))
-        };
-        let total = ready.records.len() + ready.letters.len();
-        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
-        for record in ready.records {
-            if is_new(record.key.clone(), &record.hash, record.updated_us, record.is_delete)? {
-                fresh.records.push(record);
-            }
-        }
-        for letter in ready.letters {
-            if is_new(format!("{LETTER}{}", letter.id()), "", None, false)? {
-                fresh.letters.push(letter);
-            }
-        }
-        self.state.check_room()?;
-        self.pipeline.send(&fresh)?;
-        self.sent.records += fresh.records.len();
-        self.sent.letters += fresh.letters.len();
-        let repeats = total - fresh.records.len() - fresh.letters.len();
-        self.sent.repeats += repeats;
-        self.sent.newest = self.sent.newest.max(fresh.newest);
-        metrics::repeated(&self.pipeline.source, &self.pipeline.table.name, repeats);
-        self.state.save(known.iter().map(|(key, seen)| (key.as_str(), seen.as_ref())), cursor)
-    }
-
-    /// A whole pull is through: what it did not see has vanished, or lies before the overlap.
-    fn finish(&mut self, cursor: &Cursor) -> Result<(), Error> {
-        let how = self.pipeline.table.pull;
-        if how == Pull::Changed {
-            return self.state.forget(&[], Some(cursor));
-        }
-        if let Pull::Snapshot { deletes_share_max } = how {
-            let (vanished, known) = self.state.count_unseen(cursor.pull, LETTER)?;
-            if vanished as f64 / known.max(1) as f64 > deletes_share_max {
-                return Err(Error::source(format!(
-                    "{vanished} of {known} rows vanished from the source; nothing was deleted. If that is right, raise \
-                     deletes_share_max of this table in the connector"
-                )));
-            }
-        }
-        let mut after = String::new();
-        loop {
-            let vanished = self.state.unseen_since(cursor.pull, &after, VANISHED_MAX)?;
-            let rows: Vec<_> = vanished.iter().filter(|row| !row.key.starts_with(LETTER)).collect();
-            if matches!(how, Pull::Snapshot { .. } | Pull::Changes) && !rows.is_empty() {
-                let deletes = deletes(self.pipeline.contract(), &rows)?;
-                let ready = self.pipeline.prepare_mapped(deletes, Utc::now())?;
-                self.pipeline.send(&ready)?;
-                self.sent.records += ready.records.len();
-            }
-            let is_last = vanished.len() < VANISHED_MAX;
-            self.state.forget(&vanished, is_last.then_some(cursor))?;
-            match vanished.last() {
-                Some(last) if !is_last => after.clone_from(&last.key),
-                _ => return Ok(()),
-            }
-        }
-    }
-}
-
-/// Rows that vanished that are deleted at once.
-const VANISHED_MAX: usize = 4096;
-
-/// Marks a letter among the keys that were seen; no contract key begins with it.
-pub(crate) const LETTER: &str = "\u{1}letter/";
-
-/// Rows that delete: the key's fields, `op` = D, and the change time of the version that is deleted. So the delete wins over
-/// that version by its place in the log, and a row that comes back wins over the delete, whatever any clock says.
-pub(crate) fn deletes(contract: &Contract, rows: &[&Vanished]) -> Result<RecordBatch, Error> {
-    let mut fields = Vec::new();
-    let mut columns: Vec<ArrayRef> = Vec::new();
-    for (at, name) in contract.key.iter().enumerate() {
-        fields.push(Field::new(name, DataType::Utf8, true));
-        columns.push(Arc::new(rows.iter().map(|row| row.key.split('|').nth(at)).collect::<StringArray>()));
-    }
-    fields.push(Field::new("op", DataType::Utf8, true));
-    columns.push(Arc::new(StringArray::from(vec!["D"; rows.len()])));
-    fields.push(Field::new("src_updated_at", DataType::Utf8, true));
-    let updated = |row: &&Vanished| Some(DateTime::from_timestamp_micros(row.updated_us?)?.to_rfc3339());
-    columns.push(Arc::new(rows.iter().map(updated).collect::<StringArray>()));
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| Error::internal("delete rows", error))
 }

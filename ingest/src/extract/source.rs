@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::settings::{ExtractSettings, SourceSettings};
 
 /// Takes one batch, which may be empty, and the cursor after it; `None` leaves the cursor where it was. It returns when the
-/// log has every record. Its errors are passed on as they are.
+/// log has every record, see [`Source::waits_for_the_log`]. Its errors are passed on as they are.
 pub type Each<'a> = &'a mut dyn FnMut(RecordBatch, Option<Vec<String>>) -> Result<(), Error>;
 
 /// A system that is asked for rows. It lives on one thread and may block there, see [`Worker`].
@@ -50,6 +50,12 @@ pub trait Source {
     /// As [`Source::pull`]; `Settings` when this kind of source cannot be asked for a span.
     fn pull_span(&mut self, table: &TableMapping, _span: &Span<'_>, _each: Each<'_>) -> Result<(), Error> {
         Err(Error::settings(format!("table `{}`: this kind of source cannot be asked for a span", table.name)))
+    }
+
+    /// Whether the source needs to know that the log has a batch before it gives the next, because it acknowledges it to
+    /// its system, say. Otherwise one batch is sent while it makes the next, and `each` fails for the one before.
+    fn waits_for_the_log(&self) -> bool {
+        true
     }
 
     /// Whether it is kept until the next pull, or connected anew: no database holds a connection for one that sleeps.

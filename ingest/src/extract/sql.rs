@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use self::connection::Connection;
 use self::twins::Twins;
-use super::overlap::{earlier, is_ahead};
+use super::overlap::{earlier, is_ahead, is_earlier};
 use super::source::{Coverage, Each, Limits, Source, Span, Worker};
 use crate::connector::{Pull, Spec, TableMapping};
 use crate::error::Error;
@@ -98,6 +98,10 @@ impl Source for SqlSource {
     fn is_kept(&self) -> bool {
         false
     }
+
+    fn waits_for_the_log(&self) -> bool {
+        false
+    }
 }
 
 impl SqlSource {
@@ -162,14 +166,38 @@ impl SqlSource {
 }
 
 impl Table {
+    /// How many rows at the beginning of a batch the statement after `cursor` will not show again.
+    pub(crate) fn settled(&self, batch: &RecordBatch, cursor: &[String]) -> usize {
+        let columns = self.cursor.iter().map(|name| batch.column_by_name(&name.to_uppercase())?.as_string_opt::<i32>());
+        let Some(columns) = columns.collect::<Option<Vec<_>>>() else { return 0 };
+        if let Some(from) = self.from(cursor) {
+            // In both orders, since the database may hold its times as text. What has no time is not asked for again.
+            let is_settled = |row: usize| {
+                columns[0].is_null(row) || (columns[0].value(row) < &*from && is_earlier(columns[0].value(row), &from))
+            };
+            let rows: Vec<_> = (0..batch.num_rows()).collect();
+            return rows.partition_point(|row| is_settled(*row));
+        }
+        let is_last = |row: &usize| columns.iter().zip(cursor).all(|(column, value)| column.value(*row) == value);
+        match self.twins {
+            true => 0,
+            false => (0..batch.num_rows()).rev().find(is_last).map_or(0, |row| row + 1),
+        }
+    }
+
+    /// From where on rows are asked for again, after the last that came.
+    fn from(&self, after: &[String]) -> Option<String> {
+        (self.overlap_s > 0).then(|| earlier(after.first()?, self.overlap_s)).flatten()
+    }
+
     /// The statement of a pull by cursor, and the values of its parameters.
     fn statement(&self, after: &[String]) -> (String, Vec<String>) {
-        let Self { query, cursor: columns, overlap_s, twins } = self;
+        let Self { query, cursor: columns, twins, .. } = self;
         let (first, order) = (&columns[0], columns.join(", "));
         if after.len() != columns.len() {
             return (format!("SELECT * FROM ({query}) q ORDER BY {order}"), Vec::new());
         }
-        if let Some(from) = (*overlap_s > 0).then(|| earlier(&after[0], *overlap_s)).flatten() {
+        if let Some(from) = self.from(after) {
             return (format!("SELECT * FROM ({query}) q WHERE {first} >= ? ORDER BY {order}"), vec![from]);
         }
         let (clause, parameters) = later(columns, after, *twins);
@@ -241,6 +269,35 @@ mod tests {
                 SELECT * FROM (SELECT XH, ZHXGSJ FROM T) q WHERE (SJ > ?) OR (SJ = ? AND XH >= ?) ORDER BY SJ, XH
                 ["2026-11-24 07:00:00", "2026-11-24 07:00:00", "0012"]"#]],
         );
+    }
+
+    #[test]
+    fn rows_that_the_next_statement_shows_again_are_not_settled() {
+        use std::sync::Arc;
+
+        use arrow::array::{ArrayRef, StringArray};
+        let check = |table: &Table, after: &[&str], expected: usize| {
+            let times = [None, Some("2026-11-24 06:00:00"), Some("2026-11-24 06:55:00"), Some("2026-11-24 07:00:00")];
+            // The last row's clock is ahead: it is behind the cursor.
+            let times = times.into_iter().chain([Some("2026-11-24 07:00:00"), Some("2030-01-01 00:00:00")]);
+            let numbers = ["1", "2", "3", "4", "5", "6"].map(Some);
+            let columns: [(&str, ArrayRef); 2] = [
+                ("ZHXGSJ", Arc::new(times.collect::<StringArray>())),
+                ("XH", Arc::new(StringArray::from(numbers.to_vec()))),
+            ];
+            let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
+            let after: Vec<_> = after.iter().map(|value| value.to_string()).collect();
+            assert_eq!(table.settled(&batch.expect("a batch"), &after), expected, "{after:?}");
+        };
+        let (composite, after) = (["ZHXGSJ", "XH"], ["2026-11-24 07:00:00", "5"]);
+        check(&cursor(&composite, 0), &after, 5);
+        check(&cursor(&composite, 600), &after, 2);
+        check(&cursor(&composite, 300), &after, 2);
+        check(&cursor(&composite, 299), &after, 3);
+        check(&Table { twins: true, ..cursor(&composite, 0) }, &after, 0);
+        // No row of this batch moved the cursor, or it is none of this table's.
+        check(&cursor(&composite, 0), &["2026-11-24 05:00:00", "9"], 0);
+        check(&cursor(&["NONE"], 0), &["1"], 0);
     }
 
     #[test]

@@ -26,7 +26,7 @@ const DATE_TIMES: [&str; 8] = [
     "%Y年%m月%d日 %H:%M:%S",
 ];
 
-const DATES: [&str; 5] = ["%Y-%m-%d", "%Y/%m/%d", "%Y%m%d", "%Y.%m.%d", "%Y年%m月%d日"];
+const DATES: [&str; 4] = ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日"];
 
 /// A clock time as the minute of its day, whose end is 24:00.
 pub fn minute_of_day(text: &str) -> Option<String> {
@@ -55,10 +55,16 @@ pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<Cow<'_, str>
     })
 }
 
-/// What nearly every source writes, `2026-11-24 07:05:09` with `-`, `/` or `T`, a fraction and a zone or not, ten times
-/// faster than by formats in turns.
+/// What nearly every source writes, `2026-11-24 07:05:09` with `-`, `/` or `T`, a fraction and a zone or not, or its 14 digits,
+/// ten times faster than by formats in turns.
 fn read_usual(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
     let bytes = text.as_bytes();
+    if bytes.len() == 14 {
+        let date = read_digits(&bytes[..8])?;
+        let [hour, minute, second] = [&bytes[8..10], &bytes[10..12], &bytes[12..]].map(number);
+        let local = date.and_hms_opt(hour?, minute?, second?)?;
+        return zone.from_local_datetime(&local).earliest().map(|time| time.to_utc());
+    }
     let is_usual = bytes.len() >= 19
         && matches!(bytes[4], b'-' | b'/')
         && bytes[7] == bytes[4]
@@ -131,11 +137,15 @@ pub fn date(text: &str) -> Option<String> {
     Some(day.format("%Y-%m-%d").to_string())
 }
 
+/// The day that eight digits are.
+fn read_digits(digits: &[u8]) -> Option<NaiveDate> {
+    NaiveDate::from_ymd_opt(number(&digits[..4])? as i32, number(&digits[4..6])?, number(&digits[6..])?)
+}
+
 fn read_date(text: &str) -> Option<NaiveDate> {
-    // `%Y%m%d` alone would also read five-digit years; eight digits are a date, others are not.
-    let is_compact = text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_compact && text.len() != 8 {
-        return None;
+    // Eight digits are a date, others are not.
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return if text.len() == 8 { read_digits(text.as_bytes()) } else { None };
     }
     DATES.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok())
 }
@@ -173,11 +183,14 @@ mod tests {
             "2026-11-24T07:05:09+0530",
             "2026-11-24T07:05:09-11:30",
             "2026-11-23T23:05:09.000Z",
+            "20261124070509",
         ] {
             let usual = read_usual(text, Tz::Asia__Shanghai);
             assert!(usual.is_some() && usual == read(text, Tz::Asia__Shanghai, DayPart::Start), "{text}: {usual:?}");
         }
         for text in ["2026-11-24 24:00:00", "2026-13-24 07:05:09", "2026-11-24 07:05:09.", "2026-11-24 07:05:09 +08:00"]
+            .into_iter()
+            .chain(["20261124 70509", "20261124070560"])
         {
             assert_eq!(read_usual(text, Tz::Asia__Shanghai), None, "{text}");
         }

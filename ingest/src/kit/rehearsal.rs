@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use schemas::Encoder;
 
 use crate::connector::{Connector, TableMapping};
 use crate::error::Error;
@@ -27,7 +26,6 @@ pub struct Rehearsal {
     sensitive: Vec<String>,
     pub mapping: Mapping,
     refiner: Refiner,
-    encoder: Encoder,
     pub codes_unknown: Arc<UnknownCodes>,
 }
 
@@ -35,8 +33,6 @@ pub struct Rehearsal {
 pub struct Taken {
     pub mapped: Mapped,
     pub records: Records,
-    /// The contract's key of each record, joined by `|`.
-    pub keys: Vec<String>,
     pub rejected: Vec<(usize, Letter)>,
     /// Rows that the mapping's WHERE does not take.
     pub left_out: Vec<usize>,
@@ -60,7 +56,6 @@ impl Rehearsal {
             sensitive: connector.sensitive.clone(),
             mapping: Mapping::new(&connector.name, table, &surroundings)?,
             refiner: Refiner::new(table.contract.clone())?,
-            encoder: Encoder::new(table.contract.clone()),
             codes_unknown: surroundings.codes_unknown,
         })
     }
@@ -92,18 +87,17 @@ impl Rehearsal {
         }
         let taken = mapped.rows.iter().chain(&mapped.failed).collect::<std::collections::HashSet<_>>();
         let left_out = readable.iter().filter(|row| !taken.contains(row)).copied().collect();
-        let keys = self.encoder.keys(&records.batch)?;
-        Ok(Taken { mapped, records, keys, rejected, left_out })
+        Ok(Taken { mapped, records, rejected, left_out })
     }
 
     /// As [`Rehearsal::run`], for rows that are in the contract's own columns.
     ///
     /// # Errors
     /// `Settings` when a column has a type that no field can be made of.
-    pub(super) fn run_mapped(&self, batch: RecordBatch) -> Result<(Vec<String>, Vec<schemas::Violation>), Error> {
+    pub(super) fn run_mapped(&self, batch: RecordBatch) -> Result<(StringArray, Vec<schemas::Violation>), Error> {
         let rows = (0..batch.num_rows()).collect();
         let (records, violations) =
             self.refiner.records(&self.source, &Mapped { batch, rows, failed: Vec::new() }, Utc::now())?;
-        Ok((self.encoder.keys(&records.batch)?, violations))
+        Ok((records.keys, violations))
     }
 }

@@ -10,7 +10,7 @@ use schemas::Kind as TableKind;
 use super::shown::Shown;
 use super::{Finding, Outcome, Trial, leak};
 use crate::connector::{Pull, Spec};
-use crate::extract::run::{LETTER, deletes};
+use crate::extract::pull::{LETTER, deletes};
 use crate::extract::source::Coverage;
 use crate::extract::state::Vanished;
 use crate::kit::rehearsal::Rehearsal;
@@ -348,7 +348,7 @@ fn try_deletes(pulls: &Pulls<'_>) -> Result<(), String> {
     let (keys, violations) = deleted.map_err(|error| error.chain())?;
     match violations.first() {
         Some(broken) => Err(format!("the delete of a row breaks {} {}: {}", broken.field, broken.rule, broken.message)),
-        None if keys.iter().ne(rows.iter().map(|row| &row.key)) => {
+        None if keys.iter().ne(rows.iter().map(|row| Some(row.key.as_str()))) => {
             Err("the delete of a row has another key than the row: is there a | in a field of the key?".to_string())
         }
         None => Ok(()),

@@ -10,7 +10,7 @@ use schemas::record::timestamp_type;
 use super::{Trial, leak};
 use crate::connector::{Spec, TableMapping};
 use crate::error::Error;
-use crate::extract::run::LETTER;
+use crate::extract::pull::LETTER;
 use crate::extract::source::Coverage;
 use crate::kit::rehearsal::{Rehearsal, Taken};
 
@@ -140,7 +140,7 @@ impl Shown {
         };
         let (hashes, operations) = (text("raw_hash")?, text("op")?);
         let (updated, events) = (micros("src_updated_at")?, micros(&table.contract.event_time)?);
-        for (row, key) in taken.keys.iter().enumerate() {
+        for (row, key) in taken.records.keys.iter().flatten().enumerate() {
             self.deletes += usize::from(operations.value(row) == "D");
             let version = Version { hash: hashes.value(row).to_string(), updated_us: updated[row] };
             match self.versions.get(key) {
@@ -157,7 +157,7 @@ impl Shown {
             }
             let is_newest = self.versions.get(key).is_none_or(|before| version.updated_us >= before.updated_us);
             if is_newest {
-                self.versions.insert(key.clone(), version);
+                self.versions.insert(key.to_string(), version);
             }
         }
         Ok(())
