@@ -30,8 +30,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type FlightServer = arrow_flight::flight_service_server::FlightServiceServer<Flight>;
-type ProfilesServer = proto::profile::v1::profile_service_server::ProfileServiceServer<ProfilesApi>;
-type AdminServer = proto::profile::v1::profile_admin_service_server::ProfileAdminServiceServer<AdminApi>;
+type ProfilesServer = proto::profile::server::profile_service_server::ProfileServiceServer<ProfilesApi>;
+type AdminServer = proto::profile::server::profile_admin_service_server::ProfileAdminServiceServer<AdminApi>;
 type IdentityServer = proto::identity::v1::identity_service_server::IdentityServiceServer<IdentityApi>;
 
 /// The door, before it opens.

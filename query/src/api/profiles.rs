@@ -6,6 +6,7 @@
 pub mod admin;
 pub(super) mod convert;
 mod describe;
+mod encode;
 mod explain;
 mod mask;
 mod page;
@@ -19,19 +20,22 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use prost_types::Timestamp;
-use proto::profile::v1::profile_service_server::{ProfileService, ProfileServiceServer};
+use proto::profile::server::profile_service_server::{ProfileService, ProfileServiceServer};
+use proto::profile::server::{
+    BatchGetProfilesResponse, GetProfileResponse, ListProfilesResponse, ProfileResult, WatchProfilesResponse,
+    profile_result,
+};
 use proto::profile::v1::{
-    BatchGetProfilesRequest, BatchGetProfilesResponse, DescribeProfileRequest, DescribeProfileResponse,
-    ExplainItemRequest, ExplainItemResponse, GetProfileRequest, GetProfileResponse, GetTimelineRequest,
-    GetTimelineResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest, ListProfilesResponse, PersonKey,
-    ProfileError, ProfileResult, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest,
-    WatchProfilesResponse, person_key, profile_result,
+    BatchGetProfilesRequest, DescribeProfileRequest, DescribeProfileResponse, ExplainItemRequest, ExplainItemResponse,
+    GetProfileRequest, GetTimelineRequest, GetTimelineResponse, IdType as WireIdType, LinkStatus, ListProfilesRequest,
+    PersonKey, ProfileError, ResolveIdentityRequest, ResolveIdentityResponse, WatchProfilesRequest, person_key,
 };
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};
 use tonic::{Request, Response, Status};
 
 use self::convert::Reading;
+use self::encode::Encoders;
 use self::explain::Inputs;
 use self::mask::Mask;
 use self::page::Page;
@@ -69,6 +73,7 @@ pub struct ProfilesApi {
     store: Arc<Store>,
     live: Arc<Live>,
     moments: Arc<Moments>,
+    encoders: Encoders,
     watches: Arc<Semaphore>,
 }
 
@@ -81,7 +86,7 @@ impl ProfilesApi {
         moments: Arc<Moments>,
     ) -> Self {
         let watches = Arc::new(Semaphore::new(WATCHES_MAX));
-        Self { engine, access, store, live, moments, watches }
+        Self { engine, access, store, live, moments, encoders: Encoders::default(), watches }
     }
 
     /// Ready to be added to a server.
@@ -196,7 +201,8 @@ impl ProfilesApi {
         let request = request.into_inner();
         let profiles = self.profiles_at(request.at.as_ref(), &request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
-        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let encoder = self.encoders.of(&profiles.items);
+        let reading = Reading::new(&profiles, &encoder, &principal, convert::purpose(request.purpose)?, &mask);
         let person = find(&profiles, request.person.as_ref())?;
         audit_at(profiles.at, &principal, Door::GetProfile, request.purpose, 1);
         let profile = Some(reading.profile(person));
@@ -217,7 +223,8 @@ impl ProfilesApi {
         }
         let profiles = self.profiles_at(request.at.as_ref(), &request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
-        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let encoder = self.encoders.of(&profiles.items);
+        let reading = Reading::new(&profiles, &encoder, &principal, convert::purpose(request.purpose)?, &mask);
         let results = request.persons.iter().map(|key| {
             let result = match find(&profiles, Some(key)) {
                 Ok(person) => profile_result::Result::Profile(reading.profile(person)),
@@ -238,7 +245,8 @@ impl ProfilesApi {
         let request = request.into_inner();
         let profiles = self.profiles(&request.min_watermark).await?;
         let mask = Mask::new(request.item_mask.as_ref(), &profiles.items)?;
-        let reading = Reading::new(&profiles, &principal, convert::purpose(request.purpose)?, &mask);
+        let encoder = self.encoders.of(&profiles.items);
+        let reading = Reading::new(&profiles, &encoder, &principal, convert::purpose(request.purpose)?, &mask);
         let page = Page::new(&request)?;
         let (persons, next_page_token, total) = page.of(&profiles);
         audit(&principal, Door::ListProfiles, request.purpose, persons.len());

@@ -12,9 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use expect_test::expect;
 use futures::TryStreamExt as _;
+use prost::Message;
+use proto::profile::server::profile_service_server::ProfileService as _;
 use proto::profile::v1::profile_service_client::ProfileServiceClient;
-use proto::profile::v1::profile_service_server::ProfileService as _;
-use proto::profile::v1::{GetProfileRequest, ListProfilesRequest, PersonKey, person_key};
+use proto::profile::v1::{GetProfileRequest, ListProfilesRequest, ListProfilesResponse, PersonKey, person_key};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio_postgres::{Config, NoTls};
@@ -71,9 +72,15 @@ async fn serve_with(settings: Settings) -> Served {
     served
 }
 
+/// An answer as a client has it.
+fn received<T: Message + Default>(answer: &impl Message) -> T {
+    T::decode(answer.encode_to_vec().as_slice()).unwrap()
+}
+
 /// The students that a counselor is listed, by their present numbers: of one page, asked of the service without a wire.
 pub(crate) async fn listed(api: &ProfilesApi, request: ListProfilesRequest) -> Vec<String> {
-    let profiles = api.list_profiles(with("carl", request)).await.unwrap().into_inner().profiles;
+    let list: ListProfilesResponse = received(&api.list_profiles(with("carl", request)).await.unwrap().into_inner());
+    let profiles = list.profiles;
     let mut numbers: Vec<_> = profiles.into_iter().map(|profile| profile.student_nos[0].clone()).collect();
     numbers.sort();
     numbers

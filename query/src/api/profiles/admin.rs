@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use proto::profile::v1::profile_admin_service_server::{ProfileAdminService, ProfileAdminServiceServer};
+use proto::profile::server::profile_admin_service_server::{ProfileAdminService, ProfileAdminServiceServer};
 use proto::profile::v1::{
     DiffProfilesRequest, DiffProfilesResponse, ItemChange, ItemComparison, ProfileComparison, SwitchProfilesRequest,
     SwitchProfilesResponse, VerifyProfilesRequest, VerifyProfilesResponse,

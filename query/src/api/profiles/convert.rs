@@ -1,56 +1,69 @@
 //! Profiles as messages. Persons enter; policy decides item by item; messages leave.
 
 use prost_types::Timestamp;
-use proto::profile::v1::{
-    Item as WireItem, ItemState, Profile, Purpose as WirePurpose, Value as WireValue, ValueList, ValueObject, value,
-};
+use proto::Encoded;
+use proto::profile::v1::{Item as WireItem, Purpose as WirePurpose, Value as WireValue, ValueList, ValueObject, value};
 
+use super::encode::{self, Encoder, field};
 use super::mask::Mask;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{self, Purpose};
 use crate::profile::store::ItemValue;
-use crate::profile::{Item, Person, Profiles, State, Value};
+use crate::profile::{Item, Person, Profiles, Value};
 
 /// Who reads what for what: the same for every person of a call.
 pub struct Reading<'a> {
     profiles: &'a Profiles,
+    encoder: &'a Encoder,
     /// The items wanted, each with whether it is withheld.
     items: Vec<(usize, bool)>,
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(profiles: &'a Profiles, principal: &Principal, purpose: Purpose, mask: &Mask) -> Self {
+    /// `encoder` is that of the items of `profiles`.
+    pub fn new(
+        profiles: &'a Profiles,
+        encoder: &'a Encoder,
+        principal: &Principal,
+        purpose: Purpose,
+        mask: &Mask,
+    ) -> Self {
         let wanted = (0..profiles.items.len()).filter(|place| mask.has(*place));
         let items = wanted.map(|place| (place, policy::is_withheld(principal, purpose, profiles.items[place].class)));
-        Self { profiles, items: items.collect() }
+        Self { profiles, encoder, items: items.collect() }
     }
 
     /// The message of one person.
-    pub fn profile(&self, person: &Person) -> Profile {
-        let items = self.items.iter().map(|(place, withheld)| {
-            item(&self.profiles.items[*place], &self.profiles.item(person, *place), *withheld)
-        });
-        Profile {
-            person_id: person.id.to_string(),
-            student_nos: person.student_nos.iter().map(ToString::to_string).collect(),
-            profile_version: person.version.clone(),
-            computed_at: Some(timestamp(self.profiles.computed_at)),
-            snapshot: self.profiles.snapshot.id,
-            items: items.collect(),
+    pub fn profile(&self, person: &Person) -> Encoded {
+        self.with_items(person, &self.items(person))
+    }
+
+    /// The items of one person, encoded.
+    pub fn items(&self, person: &Person) -> Vec<u8> {
+        // What a profile with all its items takes.
+        let mut out = Vec::with_capacity(100 * self.items.len());
+        for (place, is_withheld) in &self.items {
+            self.encoder.item(*place, &self.profiles.item(person, *place), *is_withheld, &mut out);
         }
+        out
+    }
+
+    /// The message of one person whose items are encoded.
+    pub fn with_items(&self, person: &Person, items: &[u8]) -> Encoded {
+        let mut out = Vec::with_capacity(200 + items.len());
+        encode::text(field::PERSON_ID, &person.id, &mut out);
+        person.student_nos.iter().for_each(|number| encode::text(field::STUDENT_NOS, number, &mut out));
+        encode::text(field::PROFILE_VERSION, &person.version, &mut out);
+        encode::nested(field::COMPUTED_AT, &mut out, |out| encode::timestamp(self.profiles.computed_at, out));
+        encode::number(field::SNAPSHOT, self.profiles.snapshot.id, &mut out);
+        out.extend_from_slice(items);
+        Encoded::from(out)
     }
 }
 
 /// One item of a person.
 pub fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
-    let state = match (withheld, given.state) {
-        (true, _) => ItemState::Withheld,
-        (false, State::Ok) => ItemState::Ok,
-        (false, State::Stale) => ItemState::Stale,
-        (false, State::Missing) => ItemState::Missing,
-        (false, State::Conflict) => ItemState::Conflict,
-    };
     WireItem {
         id: item.id.clone(),
         name: item.name.clone(),
@@ -59,7 +72,7 @@ pub fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
         as_of: given.as_of.filter(|_| !withheld).map(timestamp),
         sources: item.sources.clone(),
         sensitivity_class: i32::from(item.class),
-        state: state.into(),
+        state: encode::state(given.state, withheld).into(),
     }
 }
 

@@ -7,16 +7,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use prost::Message as _;
 use prost_types::FieldMask;
-use proto::profile::v1::watch_profiles_response::Event;
-use proto::profile::v1::{Profile, WatchProfilesRequest, WatchProfilesResponse};
-use sha2::{Digest, Sha256};
+use proto::profile::server::WatchProfilesResponse;
+use proto::profile::server::watch_profiles_response::Event;
+use proto::profile::v1::WatchProfilesRequest;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
 use super::audit;
 use super::convert::{self, Reading};
+use super::encode::Encoder;
 use super::mask::Mask;
 use super::scope::Scope;
 use crate::access::Principal;
@@ -33,6 +34,7 @@ pub struct Watcher {
     /// The mask, by the items of the definitions in use.
     mask: Mask,
     items: Arc<Vec<Item>>,
+    encoder: Encoder,
     purpose: Purpose,
     /// As it came, for the audit.
     purpose_said: i32,
@@ -85,6 +87,7 @@ impl Watcher {
             item_mask: request.item_mask.clone(),
             mask: Mask::new(request.item_mask.as_ref(), &profiles.items)?,
             items: profiles.items.clone(),
+            encoder: Encoder::new(&profiles.items),
             purpose: convert::purpose(request.purpose)?,
             purpose_said: request.purpose,
             told,
@@ -144,6 +147,7 @@ impl Watcher {
         if !Arc::ptr_eq(&self.items, &profiles.items) {
             self.mask = Mask::new(self.item_mask.as_ref(), &profiles.items)?;
             self.items = profiles.items.clone();
+            self.encoder = Encoder::new(&profiles.items);
         }
         Ok(())
     }
@@ -179,13 +183,14 @@ impl Watcher {
             let was_in = self.sent.remove(&person.id).is_some() || self.is_resumed;
             return was_in.then(|| Event::LeftPersonId(person.id.to_string()));
         }
-        let profile = Reading::new(profiles, &self.principal, self.purpose, &self.mask).profile(person);
-        let hash = hash(&profile);
+        let reading = Reading::new(profiles, &self.encoder, &self.principal, self.purpose, &self.mask);
+        let items = reading.items(person);
+        let hash = hash(&items);
         if self.sent.insert(person.id.clone(), hash) == Some(hash) {
             return None;
         }
         self.persons += 1;
-        Some(Event::Changed(profile))
+        Some(Event::Changed(reading.with_items(person, &items)))
     }
 }
 
@@ -202,12 +207,8 @@ impl Round {
 }
 
 /// The same for two profiles whose items, as this watcher sees them, are the same.
-fn hash(profile: &Profile) -> [u8; 8] {
-    let mut hasher = Sha256::new();
-    for item in &profile.items {
-        hasher.update(item.encode_to_vec());
-    }
-    hasher.finalize()[..8].try_into().expect("a digest has 32 bytes")
+fn hash(items: &[u8]) -> [u8; 8] {
+    Sha256::digest(items)[..8].try_into().expect("a digest has 32 bytes")
 }
 
 fn token(epoch: i64, revision: u64) -> String {
@@ -226,6 +227,8 @@ fn read_token(token: &str) -> Result<(i64, u64), Error> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use proto::profile::v1::Profile;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -286,7 +289,10 @@ mod tests {
         loop {
             let response = watcher.next().await.expect("it goes on").expect("an event");
             match response.event {
-                Some(Event::Changed(profile)) => told.push(format!("+{}", profile.person_id)),
+                Some(Event::Changed(profile)) => {
+                    let profile = Profile::decode(profile.as_bytes()).expect("the bytes of a profile");
+                    told.push(format!("+{}", profile.person_id));
+                }
                 Some(Event::LeftPersonId(id)) => told.push(format!("-{id}")),
                 Some(Event::Reset(_)) => told.push("reset".into()),
                 None => {

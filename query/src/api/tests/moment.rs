@@ -6,14 +6,15 @@ use std::sync::Arc;
 use chrono::{DateTime, SecondsFormat, Utc};
 use expect_test::expect;
 use futures::future::join_all;
-use proto::profile::v1::profile_service_server::ProfileService as _;
+use proto::profile::server::profile_service_server::ProfileService as _;
 use proto::profile::v1::{
-    BatchGetProfilesRequest, GetProfileRequest, GetProfileResponse, Item, Profile, Purpose, profile_result,
+    BatchGetProfilesRequest, BatchGetProfilesResponse, GetProfileRequest, GetProfileResponse, Item, Profile, Purpose,
+    profile_result,
 };
 use schemas::Sensitive;
 use tonic::{Code, Status};
 
-use super::{access, key, mask, with};
+use super::{access, key, mask, received, with};
 use crate::api::profiles::{ProfilesApi, convert};
 use crate::engine::Engine;
 use crate::fixture::{KEY, contracts, table};
@@ -182,7 +183,7 @@ impl School {
             ..GetProfileRequest::default()
         };
         request.set_purpose(Purpose::Safety);
-        Ok(self.api.get_profile(with("carl", request)).await?.into_inner())
+        Ok(received(&self.api.get_profile(with("carl", request)).await?.into_inner()))
     }
 
     async fn at(&self, at: i64) -> GetProfileResponse {
@@ -277,7 +278,8 @@ async fn an_answer_says_what_it_was_read_from() {
         at: Some(convert::timestamp(micros(STEPS[2].0))),
         ..GetProfileRequest::default()
     };
-    let profile = school.api.get_profile(with("carl", request.clone())).await.unwrap().into_inner().profile.unwrap();
+    let answer = school.api.get_profile(with("carl", request.clone())).await.unwrap().into_inner();
+    let profile = received::<GetProfileResponse>(&answer).profile.unwrap();
     let states: Vec<_> = profile.items.iter().map(|item| (&*item.id, item.state().as_str_name())).collect();
     assert_eq!(states, [("B06", "ITEM_STATE_OK"), ("D05", "ITEM_STATE_WITHHELD")]);
     assert_eq!(school.api.get_profile(with("ann", request)).await.unwrap_err().code(), Code::PermissionDenied);
@@ -288,7 +290,8 @@ async fn an_answer_says_what_it_was_read_from() {
         at: Some(convert::timestamp(micros(STEPS[3].0))),
         ..BatchGetProfilesRequest::default()
     };
-    let results = school.api.batch_get_profiles(with("carl", batch)).await.unwrap().into_inner().results;
+    let answer = school.api.batch_get_profiles(with("carl", batch)).await.unwrap().into_inner();
+    let results = received::<BatchGetProfilesResponse>(&answer).results;
     let results = results.into_iter().map(|result| match result.result.unwrap() {
         profile_result::Result::Profile(profile) => profile.student_nos.join(" "),
         profile_result::Result::Error(error) => format!("{} {}", error.code, error.message),
