@@ -10,6 +10,9 @@ macro_rules! println {
     ($($text:tt)*) => { $crate::report::print_line(&format!($($text)*)) };
 }
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod backfill;
 mod client;
 mod connector;

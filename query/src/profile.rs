@@ -3,7 +3,7 @@
 //!
 //! Items are declared in files (`query/profile/*.toml`): a SQL question a group of items. `definition` reads the files,
 //! `describe` tells people of them, `lineage` which tables they read, `compute` asks the questions of one snapshot, `views`
-//! and `kept` have what several of them read, `inputs` say which answers still hold, `assemble` makes persons of answers,
+//! and `kept` have what several of them read, `inputs` say which answers still hold, `times` which moments records came to, `assemble` makes persons of answers,
 //! `store` keeps the answers for the doors, `table` shows them to SQL, `files` writes those tables to the lake for others, `live`
 //! changes the definitions while everybody reads, and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is
 //! computed here that is not in the files.
@@ -22,6 +22,7 @@ pub mod store;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod times;
 pub mod value;
 mod views;
 

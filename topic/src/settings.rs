@@ -75,7 +75,7 @@ pub struct KafkaSettings {
     pub request_timeout_ms: u64,
     /// Memory for messages that wait for their acknowledgement; 64 MiB.
     pub append_buffer_bytes: usize,
-    /// Memory of each consumer for records that were fetched ahead; 64 MiB.
+    /// Memory of each consumer for records that were fetched ahead; 32 MiB.
     pub fetch_buffer_bytes: usize,
 }
 
@@ -116,7 +116,7 @@ impl Default for KafkaSettings {
             append_timeout_ms: 60_000,
             request_timeout_ms: 10_000,
             append_buffer_bytes: 64 << 20,
-            fetch_buffer_bytes: 64 << 20,
+            fetch_buffer_bytes: 32 << 20,
         }
     }
 }

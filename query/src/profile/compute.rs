@@ -19,7 +19,7 @@ use datafusion::physical_plan::collect;
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
-use schemas::record::BIZ_DATE;
+use schemas::record::{BIZ_DATE, timestamp_type};
 use tokio::sync::Mutex;
 
 use super::assemble::Answers;
@@ -29,8 +29,9 @@ use super::kept::Change;
 use super::lineage::Lineage;
 use super::store::{Heard, Profiles, Silence};
 use super::table::{self, SCHEMA};
+use super::times::{self, Times};
 use super::value::Value;
-use super::views::{Pass, Views, of_days};
+use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::engine::plan::Plan;
 use crate::error::Error;
@@ -48,6 +49,8 @@ pub struct Computer {
     /// The SQL type of each item's value.
     types: Arc<Vec<DataType>>,
     timezone: Tz,
+    /// The column that says when the events of a view were, where it is asked by time.
+    pub(super) times_of: Vec<Option<String>>,
     /// What the views and the questions read.
     pub(super) view_reads: Vec<Reads>,
     pub(super) question_reads: Vec<Reads>,
@@ -88,6 +91,7 @@ impl Computer {
             items,
             types,
             timezone,
+            times_of: Vec::new(),
             view_reads,
             question_reads,
             followed,
@@ -104,12 +108,13 @@ impl Computer {
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
             let reads = Reads::of(&view.sql, contracts, &computer.definitions.views)?;
-            check_view(view, &reads, plan.schema().as_arrow(), contracts)?;
-            if view.by_day {
-                plan_of(&state, &computer.text(&of_days(&view.sql, &[0]), time))
+            let times_of = check_view(view, &reads, plan.schema().as_arrow(), contracts)?;
+            if let (Some(column), Some(times)) = (&times_of, Times::of(&[(0, 0)])) {
+                plan_of(&state, &computer.text(&times.rows_of(&view.sql, column), time))
                     .await
                     .map_err(|error| wrong(&view.name, error))?;
             }
+            computer.times_of.push(times_of);
             computer.view_reads.push(reads);
         }
         for question in &computer.definitions.questions {
@@ -156,14 +161,10 @@ impl Computer {
 
     /// `sql` with the time in it.
     fn text(&self, sql: &str, time: Time) -> String {
-        let moment = |at: i64| {
-            let at = DateTime::from_timestamp_micros(at).unwrap_or_default().format("%Y-%m-%dT%H:%M:%S%.6fZ");
-            format!("arrow_cast('{at}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
-        };
         let day = DateTime::from_timestamp(time.day * 86_400, 0).unwrap_or_default();
         let sql = definition::replace(sql, |name| match name {
-            "now" => Ok(moment(time.now)),
-            "hour" => Ok(moment(time.hour)),
+            "now" => Ok(times::literal(time.now)),
+            "hour" => Ok(times::literal(time.hour)),
             _ => Ok(format!("DATE '{}'", day.format("%Y-%m-%d"))),
         });
         sql.expect("all times have a value")
@@ -369,22 +370,35 @@ fn of_the_moment(definitions: &Definitions) -> Result<BTreeSet<String>, Error> {
     Ok(tables)
 }
 
-/// That a view can be asked for days where it says so.
-fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) -> Result<(), Error> {
+/// The column that says when a view's events were, where it is to be asked by time.
+///
+/// # Errors
+/// `Settings` when a view cannot be asked as it says.
+fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) -> Result<Option<String>, Error> {
     let name = &of.name;
-    let has = |column: &str| schema.index_of(column).is_ok();
-    if (of.by_day || of.by_person) && !has("person_id") {
-        return Err(Error::settings(format!("profile view {name}: by_day and by_person need a column person_id")));
+    let has = |column: &str, data_type: &DataType| {
+        schema.field_with_name(column).is_ok_and(|field| field.data_type() == data_type)
+    };
+    if (of.by_time || of.by_person) && schema.index_of("person_id").is_err() {
+        return Err(Error::settings(format!("profile view {name}: by_time and by_person need a column person_id")));
+    }
+    if !of.by_time {
+        return Ok(None);
     }
     let contract = match reads.tables() {
         [table] if reads.views().is_empty() => contracts.get(table),
         _ => None,
     };
-    if of.by_day && !(has(BIZ_DATE) && contract.is_some_and(|contract| view::is_day_of_key(contract))) {
-        let what = "by_day needs a column biz_date, and one table to read whose key has the time of the event";
+    let Some(contract) = contract.filter(|contract| view::is_day_of_key(contract)) else {
+        let what = "by_time needs one table to read, whose key has the time of the event";
+        return Err(Error::settings(format!("profile view {name}: {what}")));
+    };
+    let column = &contract.event_time;
+    if !(has(BIZ_DATE, &DataType::Date32) && has(column, &timestamp_type())) {
+        let what = format!("by_time needs the columns biz_date and {column}, as {} has them", contract.name());
         return Err(Error::settings(format!("profile view {name}: {what}")));
     }
-    Ok(())
+    Ok(Some(column.clone()))
 }
 
 /// How long the sources of an item have been silent.

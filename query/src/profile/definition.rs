@@ -3,7 +3,7 @@
 //! `views.toml` names questions that others build on (`profile.<name>`); every other `*.toml` is a section: its letter, its
 //! parameters, and questions that give a row a person. A question's column named like an item is the item's value;
 //! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$hour`, `$today`
-//! and `$parameter` stand for the time of computation, its hour, its local day and a parameter. `by_day` and `by_person` declare
+//! and `$parameter` stand for the time of computation, its hour, its local day and a parameter. `by_time` and `by_person` declare
 //! that a little of an answer can be asked again without the rest. In the place of SQL, `answer` names what an
 //! answer says of itself, and `no_source` says why no table can give the items: they are missing, always.
 
@@ -36,9 +36,9 @@ pub struct Definitions {
 pub struct View {
     pub name: String,
     pub sql: String,
-    /// Rows of a `biz_date` come from rows of that day alone, in the one table that is read.
+    /// Rows of a time of event come from rows of that time alone, in the one table that is read.
     #[serde(default)]
-    pub by_day: bool,
+    pub by_time: bool,
     /// As [`Question::by_person`].
     #[serde(default)]
     pub by_person: bool,

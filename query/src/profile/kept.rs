@@ -5,14 +5,16 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, BooleanArray, Date32Array, RecordBatch, StringArray, UInt32Array};
+use datafusion::arrow::array::{Array, BooleanArray, RecordBatch, StringArray, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, max, min, not, take_record_batch};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::row::{RowConverter, SortField};
 use datafusion::common::HashMap as FastMap;
-use datafusion::common::cast::{as_date32_array, as_string_array};
+use datafusion::common::cast::{as_date32_array, as_string_array, as_timestamp_microsecond_array};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
+
+use super::times::Times;
 
 /// Columns that say whose and of which day a row is.
 const PERSON: &str = "person_id";
@@ -125,10 +127,10 @@ impl Kept {
         Ok(change)
     }
 
-    /// `batches` are all rows of `days` from now on.
-    pub fn take_days(&mut self, days: &[i32], batches: Vec<RecordBatch>) -> Result<Change> {
+    /// `batches` are all rows of `times` from now on; `column` says when a row's event was.
+    pub fn take_times(&mut self, times: &Times, column: &str, batches: Vec<RecordBatch>) -> Result<Change> {
         self.join()?;
-        let went = self.parts.iter().map(|part| part.of_days(days)).collect::<Result<Vec<_>>>()?;
+        let went = self.parts.iter().map(|part| part.of_times(times, column)).collect::<Result<Vec<_>>>()?;
         self.replace(went, batches)
     }
 
@@ -281,15 +283,20 @@ impl Part {
         nobody.chain(self.of_only(persons))
     }
 
-    fn of_days(&self, days: &[i32]) -> Result<Vec<usize>> {
-        let Some(column) = self.rows.column_by_name(DAY) else { return Ok(Vec::new()) };
-        if !self.days.is_some_and(|(first, last)| days.iter().any(|day| (first..=last).contains(day))) {
+    fn of_times(&self, times: &Times, column: &str) -> Result<Vec<usize>> {
+        let (days, ats) = (self.rows.column_by_name(DAY), self.rows.column_by_name(column));
+        let is_outside = |(first, last): (i32, i32)| !times.days().iter().any(|day| (first..=last).contains(day));
+        let (Some(days), Some(ats), false) = (days, ats, self.days.is_none_or(is_outside)) else {
             return Ok(Vec::new());
-        }
-        let column: &Date32Array = as_date32_array(column)?;
-        let values = column.values().iter().enumerate();
-        let is_of = |row: usize, day: i32| days.contains(&day) && self.is_valid[row] && column.is_valid(row);
-        Ok(values.filter(|(row, day)| is_of(*row, **day)).map(|(row, _)| row).collect())
+        };
+        let (days, ats) = (as_date32_array(days)?, as_timestamp_microsecond_array(ats)?);
+        let is_of = |row: &usize| {
+            self.is_valid[*row]
+                && days.is_valid(*row)
+                && ats.is_valid(*row)
+                && times.has(days.value(*row), ats.value(*row))
+        };
+        Ok((0..self.rows.num_rows()).filter(is_of).collect())
     }
 }
 
@@ -359,20 +366,27 @@ fn mixed(value: u64) -> u64 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use datafusion::arrow::array::{ArrayRef, Int64Array};
+    use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, TimestampMicrosecondArray};
     use proptest::prelude::*;
 
     use super::*;
 
-    /// Person (0 for nobody), day, value.
+    /// Person (0 for nobody), day, value. Each day has one event, at noon.
     type Row = (u8, i32, i64);
+
+    const TIME: &str = "event_time";
+
+    fn noon(day: i32) -> i64 {
+        (i64::from(day) * 24 + 12) * 3_600_000_000
+    }
 
     fn batch(rows: &[Row]) -> RecordBatch {
         let person = |(person, ..): &Row| (*person > 0).then(|| person.to_string());
-        let columns: [(&str, ArrayRef); 3] = [
+        let columns: [(&str, ArrayRef); 4] = [
             (PERSON, Arc::new(rows.iter().map(person).collect::<StringArray>())),
             (DAY, Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.1)))),
             ("value", Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>())),
+            (TIME, Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| noon(row.1))))),
         ];
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
     }
@@ -418,7 +432,7 @@ mod tests {
                         new.iter_mut().for_each(|row| row.1 = day);
                         model.retain(|row| row.1 != day);
                         model.extend(&new);
-                        kept.take_days(&[day], vec![batch(&new)])
+                        kept.take_times(&Times::of(&[(day, noon(day))]).unwrap(), TIME, vec![batch(&new)])
                     }
                     _ => {
                         let persons: Persons = (1..=person).map(|person| person.to_string().into()).collect();

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn views_are_looked_through() {
-        let view = |name: &str, sql: &str| View { name: name.into(), sql: sql.into(), by_day: false, by_person: false };
+        let view =
+            |name: &str, sql: &str| View { name: name.into(), sql: sql.into(), by_time: false, by_person: false };
         let views = [
             view("a", "SELECT * FROM academic.grade WHERE biz_date > $today - INTERVAL '3 days'"),
             view("b", "SELECT * FROM profile.a JOIN profile.a AS again ON true"),

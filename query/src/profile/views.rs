@@ -1,14 +1,13 @@
 //! The views between the tables and the questions, kept from one computation to the next. A snapshot enters; afterwards each
 //! view has the rows that its SQL gives there, and knows whose rows are others than at a revision before.
 //!
-//! What is asked again is as little as a view's declaration allows: nothing while its inputs are the same, the days that
+//! What is asked again is as little as a view's declaration allows: nothing while its inputs are the same, the times that
 //! records came to, the persons whose inputs changed, or everything.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use chrono::DateTime;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::MemTable;
 use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
@@ -17,6 +16,7 @@ use super::compute::Computer;
 use super::inputs::{Inputs, Reads, Time};
 use super::kept::{Change, Kept, Persons};
 use super::table::SCHEMA;
+use super::times::Times;
 use crate::catalog::HISTORY;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
@@ -25,9 +25,6 @@ use crate::tail::Positions;
 
 /// Changes that a view remembers: whoever knows an older revision asks everything.
 const CHANGES_MAX: usize = 64;
-
-/// Days that are asked again one by one; beyond, the whole view is.
-const DAYS_MAX: usize = 16;
 
 /// All views as they were answered last, by their place.
 #[derive(Debug)]
@@ -96,8 +93,8 @@ impl Views {
 /// What came to a table behind some offsets.
 #[derive(Debug, Clone, Default)]
 pub struct Arrivals {
-    /// Local days of the rows, counted from 1970.
-    pub days: Vec<i32>,
+    /// Local day and second of each event, microseconds UTC; each once.
+    pub moments: Vec<(i32, i64)>,
     /// When the last of them was taken in, microseconds UTC.
     pub heard: Option<i64>,
 }
@@ -140,18 +137,18 @@ impl<'a> Pass<'a> {
     async fn ask_again(&mut self, place: usize, old: Option<Inputs>, new: &Inputs) -> Result<Change, Error> {
         let computer = self.computer;
         let (view, reads) = (&computer.definitions.views[place], &computer.view_reads[place]);
-        if view.by_day
+        if let Some(column) = &computer.times_of[place]
             && let Some((table, behind)) =
                 old.as_ref().and_then(|old| Some((reads.tables().first()?, old.grows_into(new)?)))
         {
-            let days = self.arrivals(table, &behind).await?.days;
-            if days.is_empty() {
+            let moments = self.arrivals(table, &behind).await?.moments;
+            if moments.is_empty() {
                 return Ok(Change::Nothing);
             }
-            if days.len() <= DAYS_MAX {
-                let (what, sql) = (format!("{} of days", view.name), of_days(&view.sql, &days));
+            if let Some(times) = Times::of(&moments) {
+                let (what, sql) = (format!("{} of times", view.name), times.rows_of(&view.sql, column));
                 let batches = computer.ask(&self.snapshot, &what, &sql, self.time).await?;
-                return Ok(self.views.0[place].kept.take_days(&days, batches)?);
+                return Ok(self.views.0[place].kept.take_times(&times, column, batches)?);
             }
         }
         if view.by_person
@@ -169,7 +166,7 @@ impl<'a> Pass<'a> {
         }
         let snapshot = self.snapshot_of(reads, None)?;
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
-        let cut = view.by_day.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
+        let cut = view.by_time.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
         Ok(self.views.0[place].kept.take_all(batches, cut)?)
     }
 
@@ -188,16 +185,16 @@ impl<'a> Pass<'a> {
             .iter()
             .map(|(partition, offset)| format!("(kafka_partition = {partition} AND kafka_offset >= {offset})"));
         let sql = format!(
-            "SELECT biz_date, max(ingested_at) FROM {table}{HISTORY} WHERE {} GROUP BY biz_date",
+            "SELECT biz_date, date_trunc('second', event_time), max(ingested_at) FROM {table}{HISTORY} WHERE {} GROUP BY 1, 2",
             is_behind.collect::<Vec<_>>().join(" OR ")
         );
         let mut arrivals = Arrivals::default();
         for batch in self.computer.ask(&self.snapshot, &format!("{table} lately"), &sql, self.time).await? {
-            let (days, heard) = (as_date32_array(batch.column(0))?, as_timestamp_microsecond_array(batch.column(1))?);
-            arrivals.days.extend(days.iter().flatten());
+            let (days, heard) = (as_date32_array(batch.column(0))?, as_timestamp_microsecond_array(batch.column(2))?);
+            let moments = days.iter().zip(as_timestamp_microsecond_array(batch.column(1))?);
+            arrivals.moments.extend(moments.filter_map(|(day, at)| Some((day?, at?))));
             arrivals.heard = arrivals.heard.max(heard.iter().flatten().max());
         }
-        arrivals.days.sort_unstable();
         self.arrivals.push((table.to_string(), behind.clone(), arrivals.clone()));
         Ok(arrivals)
     }
@@ -226,13 +223,4 @@ impl<'a> Pass<'a> {
         }
         Ok(Arc::new(self.snapshot.with_tables(tables)))
     }
-}
-
-/// The SQL of the rows of a view that are of `days`.
-pub fn of_days(sql: &str, days: &[i32]) -> String {
-    let day = |day: &i32| {
-        let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
-        format!("DATE '{}'", day.format("%Y-%m-%d"))
-    };
-    format!("SELECT * FROM ({sql}) AS v WHERE biz_date IN ({})", days.iter().map(day).collect::<Vec<_>>().join(", "))
 }

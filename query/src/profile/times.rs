@@ -1,0 +1,104 @@
+//! When events were that a table received: seconds enter, the few stretches of time that hold them leave.
+
+use std::ops::Range;
+
+use chrono::DateTime;
+
+/// Stretches that are asked for one by one; beyond, they are made of longer units.
+const STRETCHES_MAX: usize = 32;
+
+/// Second, minute, hour, in microseconds.
+const UNITS_US: [i64; 3] = [1_000_000, 60_000_000, 3_600_000_000];
+
+/// Moments of some days: those that lie in a stretch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Times {
+    /// Microseconds UTC; disjoint, in order.
+    stretches: Vec<Range<i64>>,
+    /// Local days, counted from 1970, in order.
+    days: Vec<i32>,
+}
+
+impl Times {
+    /// What holds all of `moments`, each a local day and microseconds UTC; `None` when they lie too far apart.
+    pub fn of(moments: &[(i32, i64)]) -> Option<Self> {
+        let mut days: Vec<i32> = moments.iter().map(|(day, _)| *day).collect();
+        days.sort_unstable();
+        days.dedup();
+        let stretches = UNITS_US.into_iter().find_map(|unit| {
+            let mut units: Vec<i64> = moments.iter().map(|(_, at)| at.div_euclid(unit)).collect();
+            units.sort_unstable();
+            let mut stretches: Vec<Range<i64>> = Vec::new();
+            for at in units {
+                match stretches.last_mut() {
+                    Some(last) if at <= last.end => last.end = at + 1,
+                    _ => stretches.push(at..at + 1),
+                }
+            }
+            let few = stretches.len() <= STRETCHES_MAX;
+            few.then(|| stretches.into_iter().map(|units| units.start * unit..units.end * unit).collect())
+        })?;
+        Some(Self { stretches, days })
+    }
+
+    pub fn days(&self) -> &[i32] {
+        &self.days
+    }
+
+    pub fn has(&self, day: i32, at: i64) -> bool {
+        let next = self.stretches.partition_point(|stretch| stretch.end <= at);
+        self.stretches.get(next).is_some_and(|stretch| stretch.start <= at) && self.days.binary_search(&day).is_ok()
+    }
+
+    /// The rows of `sql` whose `biz_date` and time of event, in `column`, are among these.
+    pub fn rows_of(&self, sql: &str, column: &str) -> String {
+        let stretch = |stretch: &Range<i64>| {
+            format!("({column} >= {} AND {column} < {})", literal(stretch.start), literal(stretch.end))
+        };
+        let stretches: Vec<_> = self.stretches.iter().map(stretch).collect();
+        let day = |day: &i32| {
+            let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
+            format!("DATE '{}'", day.format("%Y-%m-%d"))
+        };
+        let days: Vec<_> = self.days.iter().map(day).collect();
+        format!("SELECT * FROM ({sql}) AS v WHERE biz_date IN ({}) AND ({})", days.join(", "), stretches.join(" OR "))
+    }
+}
+
+/// A moment in SQL, microseconds UTC.
+pub fn literal(at: i64) -> String {
+    let at = DateTime::from_timestamp_micros(at).unwrap_or_default().format("%Y-%m-%dT%H:%M:%S%.6fZ");
+    format!("arrow_cast('{at}', 'Timestamp(Microsecond, Some(\"UTC\"))')")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn moments_that_follow_one_another_are_one_stretch() {
+        let times = Times::of(&[(7, 5_000_000), (7, 3_999_999), (8, 4_000_000), (7, 90_000_000)]).expect("few");
+        assert_eq!(times.stretches, [3_000_000..6_000_000, 90_000_000..91_000_000]);
+        assert_eq!(times.days, [7, 8]);
+        assert!(times.has(8, 5_999_999) && !times.has(9, 5_999_999) && !times.has(7, 6_000_000));
+    }
+
+    #[test]
+    fn many_moments_are_held_by_longer_stretches_and_at_last_by_none() {
+        let every = |step_us: i64| (0..100).map(|at| (7, at * step_us)).collect::<Vec<_>>();
+        assert_eq!(Times::of(&every(2_000_000)).expect("minutes").stretches, [0..240_000_000]);
+        assert_eq!(Times::of(&every(1_000_000_000)).expect("hours").stretches, [0..28 * 3_600_000_000]);
+        assert_eq!(Times::of(&every(10_000_000_000)), None);
+    }
+
+    proptest! {
+        #[test]
+        fn each_moment_is_held(moments in prop::collection::vec((-3..3_i32, -9_000_000_000_000..9_000_000_000_000_i64), 1..200)) {
+            let Some(times) = Times::of(&moments) else { return Ok(()) };
+            prop_assert!(times.stretches.len() <= STRETCHES_MAX);
+            prop_assert!(moments.iter().all(|(day, at)| times.has(*day, *at)));
+        }
+    }
+}
