@@ -156,7 +156,7 @@ impl Bench {
                 assignment: Assignment::All,
                 instance: None,
                 batch_rows_max: 1_000_000,
-                batch_bytes_max: 256 << 20,
+                batch_bytes_max: 192 << 20,
                 batch_age_ms_max: 1_000,
                 retry_ms_min: 100,
                 retry_ms_max: 1_000,

@@ -87,10 +87,14 @@ mod tests {
 
     #[test]
     fn many_moments_are_held_by_longer_stretches_and_at_last_by_none() {
-        let every = |step_us: i64| (0..100).map(|at| (7, at * step_us)).collect::<Vec<_>>();
-        assert_eq!(Times::of(&every(2_000_000)).expect("minutes").stretches, [0..240_000_000]);
-        assert_eq!(Times::of(&every(1_000_000_000)).expect("hours").stretches, [0..28 * 3_600_000_000]);
-        assert_eq!(Times::of(&every(10_000_000_000)), None);
+        let whole = |step_us: i64| {
+            let times = Times::of(&(0..100).map(|at| (7, at * step_us)).collect::<Vec<_>>())?;
+            Some((times.stretches.len(), times.stretches[0].end))
+        };
+        assert_eq!(whole(1_000_000), Some((1, 100_000_000)), "seconds that touch");
+        assert_eq!(whole(2_000_000), Some((1, 240_000_000)), "minutes");
+        assert_eq!(whole(1_000_000_000), Some((1, 28 * 3_600_000_000)), "hours");
+        assert_eq!(whole(10_000_000_000), None);
     }
 
     proptest! {

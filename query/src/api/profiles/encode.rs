@@ -26,6 +26,7 @@ pub(super) mod field {
 
 /// What is the same for everybody of each item, encoded.
 pub struct Encoder {
+    of: Arc<Vec<Item>>,
     items: Vec<Parts>,
 }
 
@@ -36,7 +37,7 @@ struct Parts {
 }
 
 impl Encoder {
-    pub fn new(items: &[Item]) -> Self {
+    pub fn new(items: &Arc<Vec<Item>>) -> Self {
         let parts = |item: &Item| {
             let (mut before, mut after) = (Vec::new(), Vec::new());
             text(1, &item.id, &mut before);
@@ -46,7 +47,12 @@ impl Encoder {
             number(7, u64::from(item.class), &mut after);
             Parts { before, after }
         };
-        Self { items: items.iter().map(parts).collect() }
+        Self { of: items.clone(), items: items.iter().map(parts).collect() }
+    }
+
+    /// Whether it is that of `items`.
+    pub fn is_of(&self, items: &Arc<Vec<Item>>) -> bool {
+        Arc::ptr_eq(&self.of, items)
     }
 
     /// Appends an item of a profile, by its place.
@@ -70,17 +76,16 @@ impl Encoder {
 
 /// The encoder of the items in use; they change with the definitions.
 #[derive(Default)]
-pub struct Encoders(RwLock<Option<(Arc<Vec<Item>>, Arc<Encoder>)>>);
+pub struct Encoders(RwLock<Option<Arc<Encoder>>>);
 
 impl Encoders {
     pub fn of(&self, items: &Arc<Vec<Item>>) -> Arc<Encoder> {
-        if let Some((of, encoder)) = &*self.0.read().expect("no holder of this lock panics")
-            && Arc::ptr_eq(of, items)
-        {
-            return encoder.clone();
+        let made = self.0.read().expect("no holder of this lock panics").clone();
+        if let Some(encoder) = made.filter(|encoder| encoder.is_of(items)) {
+            return encoder;
         }
         let encoder = Arc::new(Encoder::new(items));
-        *self.0.write().expect("no holder of this lock panics") = Some((items.clone(), encoder.clone()));
+        *self.0.write().expect("no holder of this lock panics") = Some(encoder.clone());
         encoder
     }
 }
@@ -219,7 +224,7 @@ mod tests {
             };
             let given = ItemValue { value, as_of, state };
             let mut out = Vec::new();
-            Encoder::new(std::slice::from_ref(&item)).item(0, &given, is_withheld, &mut out);
+            Encoder::new(&Arc::new(vec![item.clone()])).item(0, &given, is_withheld, &mut out);
             let decoded = Profile::decode(out.as_slice()).expect("the bytes of a profile");
             prop_assert_eq!(decoded.items, vec![convert::item(&item, &given, is_withheld)]);
         }

@@ -23,7 +23,7 @@ use super::scope::Scope;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{Door, Purpose};
-use crate::profile::{Item, Person, Profiles, Store};
+use crate::profile::{Person, Profiles, Store};
 
 /// One watcher.
 pub struct Watcher {
@@ -33,7 +33,6 @@ pub struct Watcher {
     item_mask: Option<FieldMask>,
     /// The mask, by the items of the definitions in use.
     mask: Mask,
-    items: Arc<Vec<Item>>,
     encoder: Encoder,
     purpose: Purpose,
     /// As it came, for the audit.
@@ -86,7 +85,6 @@ impl Watcher {
             scope: Scope::from(request),
             item_mask: request.item_mask.clone(),
             mask: Mask::new(request.item_mask.as_ref(), &profiles.items)?,
-            items: profiles.items.clone(),
             encoder: Encoder::new(&profiles.items),
             purpose: convert::purpose(request.purpose)?,
             purpose_said: request.purpose,
@@ -144,9 +142,8 @@ impl Watcher {
 
     /// Has the mask fit definitions that have changed.
     fn fit(&mut self, profiles: &Profiles) -> Result<(), Error> {
-        if !Arc::ptr_eq(&self.items, &profiles.items) {
+        if !self.encoder.is_of(&profiles.items) {
             self.mask = Mask::new(self.item_mask.as_ref(), &profiles.items)?;
-            self.items = profiles.items.clone();
             self.encoder = Encoder::new(&profiles.items);
         }
         Ok(())
