@@ -10,9 +10,6 @@ macro_rules! println {
     ($($text:tt)*) => { $crate::report::print_line(&format!($($text)*)) };
 }
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod backfill;
 mod client;
 mod connector;

@@ -6,9 +6,6 @@
 //! follow, to ask; `bench webhook` holds pushes against an endpoint that only parses them; `bench identity` says how long it
 //! takes to know who is who. Every figure is a median; the spread stands beside it.
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod extract;
 mod identity;
 mod land;
