@@ -85,7 +85,11 @@ impl Source for SqlSource {
             Pull::Cursor => declared.statement(after),
             _ => (declared.query.clone(), Vec::new()),
         };
-        self.run(declared, &sql, &parameters, each)?;
+        self.run(declared, &sql, &parameters, &mut |batch, cursor| {
+            // While the overlap comes again, the cursor stays: else who is stopped there would begin before the overlap.
+            let is_behind = |cursor: &Vec<String>| after.first().is_some_and(|after| is_earlier(&cursor[0], after));
+            each(batch, cursor.filter(|cursor| !is_behind(cursor)))
+        })?;
         Ok(Coverage::Whole)
     }
 
@@ -172,11 +176,14 @@ impl Table {
         let Some(columns) = columns.collect::<Option<Vec<_>>>() else { return 0 };
         if let Some(from) = self.from(cursor) {
             // In both orders, since the database may hold its times as text. What has no time is not asked for again.
-            let is_settled = |row: usize| {
-                columns[0].is_null(row) || (columns[0].value(row) < &*from && is_earlier(columns[0].value(row), &from))
+            let first = columns[0];
+            let is_settled = |row: &usize| {
+                first.is_null(*row) || (first.value(*row) < &*from && is_earlier(first.value(*row), &from))
             };
+            // Some databases give rows without a time last: they are no part of the order.
             let rows: Vec<_> = (0..batch.num_rows()).collect();
-            return rows.partition_point(|row| is_settled(*row));
+            let end = rows.iter().rposition(|row| first.is_valid(*row)).map_or(0, |last| last + 1);
+            return rows[..end].partition_point(is_settled);
         }
         let is_last = |row: &usize| columns.iter().zip(cursor).all(|(column, value)| column.value(*row) == value);
         match self.twins {
@@ -280,11 +287,10 @@ mod tests {
             let times = [None, Some("2026-11-24 06:00:00"), Some("2026-11-24 06:55:00"), Some("2026-11-24 07:00:00")];
             // The last row's clock is ahead: it is behind the cursor.
             let times = times.into_iter().chain([Some("2026-11-24 07:00:00"), Some("2030-01-01 00:00:00")]);
-            let numbers = ["1", "2", "3", "4", "5", "6"].map(Some);
-            let columns: [(&str, ArrayRef); 2] = [
-                ("ZHXGSJ", Arc::new(times.collect::<StringArray>())),
-                ("XH", Arc::new(StringArray::from(numbers.to_vec()))),
-            ];
+            let times = times.chain([None; 8]);
+            let numbers = (1..15).map(|number| Some(number.to_string())).collect::<StringArray>();
+            let columns: [(&str, ArrayRef); 2] =
+                [("ZHXGSJ", Arc::new(times.collect::<StringArray>())), ("XH", Arc::new(numbers))];
             let batch = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)));
             let after: Vec<_> = after.iter().map(|value| value.to_string()).collect();
             assert_eq!(table.settled(&batch.expect("a batch"), &after), expected, "{after:?}");

@@ -104,6 +104,31 @@ async fn rows_late_or_of_a_clock_ahead_hide_no_others() {
     .await;
 }
 
+/// Whoever is stopped while the overlap comes again begins at the same place, not an overlap before it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_goes_back_for_no_overlap() {
+    let shop = passes(7200);
+    for minute in 0..8 {
+        shop.sql(&format!("INSERT INTO MJ VALUES ('P{minute}', '2026-11-01 08:0{minute}:00', 'G1')"));
+    }
+    let connector = Connector::load(&shop.path("connectors"), "leaves", &shop.contracts).expect("loads");
+    let worker = Worker::alone(&settings(shop.folder.path()), tokio::runtime::Handle::current());
+    let of_source = shop.source.clone();
+    let cursors = tokio::task::spawn_blocking(move || {
+        let mut cursors = Vec::new();
+        let after = ["2026-11-01 08:05:00", "P5", "G1"].map(str::to_string);
+        let mut source = source::connect(&connector, &of_source, &worker).expect("connects");
+        let outcome = source.pull(&connector.tables[0], &after, &mut |_, cursor| {
+            cursors.push(cursor.map(|cursor| cursor[0].clone()));
+            Ok(())
+        });
+        outcome.map(|_| cursors).expect("pulls")
+    });
+    // Two rows a batch: 08:01 and 08:03 are behind the cursor.
+    let ahead = ["2026-11-01 08:05:00", "2026-11-01 08:07:00"].map(|time| Some(time.to_string()));
+    assert_eq!(cursors.await.expect("runs"), [None, None].into_iter().chain(ahead).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_soft_delete_is_a_delete() {
     let shop = Shop::new(CURSOR);
