@@ -8,6 +8,7 @@
 //! changes the definitions while everybody reads, and `moments` are the profiles as they once were. The same questions asked over SQL give the same numbers: nothing is
 //! computed here that is not in the files.
 
+mod arrivals;
 mod assemble;
 pub mod compute;
 pub mod definition;

@@ -1,6 +1,7 @@
 //! Persons of what was asked. Answers by person and the profiles before enter; everybody leaves, shared with those before where
 //! nothing is otherwise.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use datafusion::common::HashMap as FastMap;
@@ -77,9 +78,24 @@ impl Computer {
             return old.clone();
         }
         let mut items = old.map_or_else(|| vec![ItemValue::MISSING; self.items().len()], |old| old.items.clone());
-        items.iter_mut().zip(silences).for_each(|(item, silence)| item.hear(*silence));
-        changed.into_iter().for_each(|(place, item)| items[place] = item);
-        self.with_items(id, student_nos, items, old, before)
+        let mut text = String::new();
+        let mut digest = |place: usize, item: &ItemValue| digest(&self.items()[place], item, &mut text);
+        let version = match old {
+            Some(old) if are_silences_the_same => changed.into_iter().fold(old.version, |version, (place, item)| {
+                let version = version.wrapping_sub(digest(place, &items[place])).wrapping_add(digest(place, &item));
+                items[place] = item;
+                version
+            }),
+            _ => {
+                items.iter_mut().zip(silences).for_each(|(item, silence)| item.hear(*silence));
+                changed.into_iter().for_each(|(place, item)| items[place] = item);
+                items
+                    .iter()
+                    .enumerate()
+                    .fold(0, |version: u64, (place, item)| version.wrapping_add(digest(place, item)))
+            }
+        };
+        self.with_items(id, student_nos, items, version, before)
     }
 
     fn with_items(
@@ -87,7 +103,7 @@ impl Computer {
         id: &Arc<str>,
         student_nos: &[Arc<str>],
         items: Vec<ItemValue>,
-        old: Option<&Arc<Person>>,
+        version: u64,
         before: Option<&Profiles>,
     ) -> Arc<Person> {
         let of =
@@ -95,8 +111,7 @@ impl Computer {
         let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
         let text =
             |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
-        let version = version(self.items(), &items);
-        let old = old.filter(|old| old.version == version);
+        let old = before.and_then(|before| before.by_id(id)).filter(|old| old.version == version);
         let person = Person {
             id: id.clone(),
             student_nos: student_nos.to_vec(),
@@ -129,15 +144,16 @@ fn settle(given: Given, silence: Silence) -> ItemValue {
     }
 }
 
-/// The first 64 bits of the SHA-256 of all items.
-fn version(items: &[Item], values: &[ItemValue]) -> String {
-    let mut text = String::with_capacity(1024);
-    for (item, value) in items.iter().zip(values) {
-        text.push_str(&item.id);
-        if let Some(value) = &value.value {
-            value.canonical(&mut text);
-        }
-        text.push_str(&format!("|{:?}|{:?}\n", value.as_of, value.state));
+/// The first 64 bits of the SHA-256 of an item: a version is the sum of all, so that it follows a change of one. `text` is room
+/// to write in.
+fn digest(item: &Item, given: &ItemValue, text: &mut String) -> u64 {
+    text.clear();
+    text.push_str(&item.id);
+    if let Some(value) = &given.value {
+        value.canonical(text);
     }
-    Sha256::digest(text.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    // Writing to a String cannot fail.
+    let _ = write!(text, "|{:?}|{:?}", given.as_of, given.state);
+    let digest = Sha256::digest(text.as_bytes());
+    digest[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

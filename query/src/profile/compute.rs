@@ -15,7 +15,8 @@ use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
 use datafusion::execution::SessionState;
-use datafusion::physical_plan::collect;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionContext;
 use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
@@ -29,7 +30,7 @@ use super::kept::Change;
 use super::lineage::Lineage;
 use super::store::{Heard, Profiles, Silence};
 use super::table::{self, SCHEMA};
-use super::times::{self, Times};
+use super::times;
 use super::value::Value;
 use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
@@ -44,6 +45,7 @@ use crate::table::view;
 /// Computes profiles by the definitions.
 pub struct Computer {
     ctx: SessionContext,
+    pub(super) contracts: Contracts,
     pub(super) definitions: Definitions,
     items: Arc<Vec<Item>>,
     /// The SQL type of each item's value.
@@ -87,6 +89,7 @@ impl Computer {
         let types = Arc::new(items.iter().map(|item| table::type_without_question(&item.definition)).collect());
         let mut computer = Self {
             ctx,
+            contracts: contracts.clone(),
             definitions,
             items,
             types,
@@ -108,13 +111,7 @@ impl Computer {
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
             schema.register_table(view.name.clone(), Arc::new(rows))?;
             let reads = Reads::of(&view.sql, contracts, &computer.definitions.views)?;
-            let times_of = check_view(view, &reads, plan.schema().as_arrow(), contracts)?;
-            if let (Some(column), Some(times)) = (&times_of, Times::of(&[(0, 0)])) {
-                plan_of(&state, &computer.text(&times.rows_of(&view.sql, column), time))
-                    .await
-                    .map_err(|error| wrong(&view.name, error))?;
-            }
-            computer.times_of.push(times_of);
+            computer.times_of.push(check_view(view, &reads, plan.schema().as_arrow(), contracts)?);
             computer.view_reads.push(reads);
         }
         for question in &computer.definitions.questions {
@@ -178,16 +175,28 @@ impl Computer {
         sql: &str,
         time: Time,
     ) -> Result<Vec<RecordBatch>, Error> {
-        let began = Instant::now();
+        let (began, state) = (Instant::now(), self.state(snapshot));
+        let plan = self.plan(&state, what, self.text(sql, time)).await?.physical(&state).await?;
+        collected(began, what, plan, &state).await
+    }
+
+    /// What `plan` gives of `snapshot`; `what` is for the log.
+    pub(super) async fn run(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        what: &str,
+        plan: LogicalPlan,
+    ) -> Result<Vec<RecordBatch>, Error> {
+        let (began, state) = (Instant::now(), self.state(snapshot));
+        let plan = state.create_physical_plan(&plan).await?;
+        collected(began, what, plan, &state).await
+    }
+
+    fn state(&self, snapshot: &Arc<Snapshot>) -> SessionState {
         let mut state = self.ctx.state();
         state.config_mut().options_mut().extensions.insert(Pinned::new(snapshot.clone()));
         state.mark_start_execution();
-        let plan = self.plan(&state, what, self.text(sql, time)).await?.physical(&state).await?;
-        let planned = began.elapsed();
-        let batches = collect(plan, state.task_ctx()).await?;
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-        tracing::trace!(what, rows, ?planned, took = ?began.elapsed(), "asked");
-        Ok(batches)
+        state
     }
 
     /// The plan of `sql`, made once for as long as the text is the same: most name a day at the most.
@@ -300,7 +309,9 @@ impl Computer {
             let known = before.and_then(|before| before.heard.get(source));
             let at = match known.map(|(old, at)| (*old == content, old.grows_into(&content), *at)) {
                 Some((true, _, at)) => at,
-                Some((false, Some(behind), at)) => pass.arrivals(source, &behind).await?.heard.max(at),
+                Some((false, Some(behind), at)) => {
+                    pass.arrivals.of(self, snapshot, source, &behind).await?.heard.max(at)
+                }
                 _ => self.heard_ever(snapshot, source, time).await?,
             };
             heard.insert(source.clone(), (content, at));
@@ -354,7 +365,20 @@ impl Computer {
     }
 }
 
-async fn plan_of(state: &SessionState, sql: &str) -> Result<datafusion::logical_expr::LogicalPlan, Error> {
+async fn collected(
+    began: Instant,
+    what: &str,
+    plan: Arc<dyn ExecutionPlan>,
+    state: &SessionState,
+) -> Result<Vec<RecordBatch>, Error> {
+    let planned = began.elapsed();
+    let batches = collect(plan, state.task_ctx()).await?;
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    tracing::trace!(what, rows, ?planned, took = ?began.elapsed(), "asked");
+    Ok(batches)
+}
+
+async fn plan_of(state: &SessionState, sql: &str) -> Result<LogicalPlan, Error> {
     Ok(state.create_logical_plan(sql).await?)
 }
 

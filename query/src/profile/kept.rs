@@ -432,7 +432,7 @@ mod tests {
                         new.iter_mut().for_each(|row| row.1 = day);
                         model.retain(|row| row.1 != day);
                         model.extend(&new);
-                        kept.take_times(&Times::of(&[(day, noon(day))]).unwrap(), TIME, vec![batch(&new)])
+                        kept.take_times(&Times::of([(day, noon(day))].into_iter()).unwrap(), TIME, vec![batch(&new)])
                     }
                     _ => {
                         let persons: Persons = (1..=person).map(|person| person.to_string().into()).collect();

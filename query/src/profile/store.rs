@@ -69,8 +69,8 @@ pub type Heard = BTreeMap<String, (Content, Option<i64>)>;
 pub struct Person {
     pub id: Arc<str>,
     pub student_nos: Vec<Arc<str>>,
-    /// 16 hexadecimal digits; equal exactly when all items are.
-    pub version: String,
+    /// Equal exactly when all items are; see [`Person::version_text`].
+    pub version: u64,
     /// Parallel to [`Profiles::items`].
     pub items: Vec<ItemValue>,
     pub class_id: Option<String>,
@@ -80,6 +80,13 @@ pub struct Person {
     pub grade_year: Option<i64>,
     /// The revision of [`Profiles`] in which anything of it changed last.
     pub changed_in: u64,
+}
+
+impl Person {
+    /// The version as it is told: 16 hexadecimal digits.
+    pub fn version_text(&self) -> String {
+        format!("{:016x}", self.version)
+    }
 }
 
 /// All profiles of one snapshot.
@@ -188,7 +195,7 @@ impl Profiles {
             return Cow::Borrowed(&person.items[place]);
         };
         let value = match answer {
-            Answer::Version => Value::Text(person.version.clone()),
+            Answer::Version => Value::Text(person.version_text()),
             Answer::Computed => Value::Object(vec![
                 ("snapshot".to_string(), Value::Int(i64::try_from(self.snapshot.id).unwrap_or(i64::MAX))),
                 ("computed_at".to_string(), Value::Time(self.computed_at)),

@@ -233,7 +233,7 @@ impl Part {
         match column {
             0 => Ok(array::text(persons.iter().map(|person| Some(&*person.id)))),
             1 => Ok(array::text(persons.iter().map(|person| person.student_nos.first().map(|number| &**number)))),
-            2 => Ok(array::text(persons.iter().map(|person| Some(person.version.as_str())))),
+            2 => Ok(array::text(persons.iter().map(|person| Some(person.version_text())))),
             3 => Ok(array::times(persons.iter().map(|_| Some(profiles.computed_at)))),
             _ => {
                 // By name: a question may have been understood before the definitions were changed.

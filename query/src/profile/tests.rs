@@ -237,7 +237,7 @@ async fn the_version_changes_exactly_with_the_items() {
         ('20240002', 'MA1', '2025-2026', 1, '01', 1, 40, false, 5, 0, 0, '2026-01-20T01:00:00Z', true, '2026-01-20T01:00:00Z')";
     let after = engine(&tables).await;
     let corrected = computer.follow(after.pin().snapshot.clone(), NOW, Some(&first)).await.unwrap();
-    let version = |profiles: &Profiles, number: &str| profiles.by_student_no(number).unwrap().version.clone();
+    let version = |profiles: &Profiles, number: &str| profiles.by_student_no(number).unwrap().version;
     assert_ne!(version(&first, "20240001"), version(&corrected, "20240001"));
     assert_eq!(version(&first, "20240002"), version(&corrected, "20240002"));
 }

@@ -3,6 +3,10 @@
 use std::ops::Range;
 
 use chrono::DateTime;
+use datafusion::logical_expr::utils::disjunction;
+use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::scalar::ScalarValue;
+use schemas::record::BIZ_DATE;
 
 /// Stretches that are asked for one by one; beyond, they are made of longer units.
 const STRETCHES_MAX: usize = 32;
@@ -21,12 +25,12 @@ pub struct Times {
 
 impl Times {
     /// What holds all of `moments`, each a local day and microseconds UTC; `None` when they lie too far apart.
-    pub fn of(moments: &[(i32, i64)]) -> Option<Self> {
-        let mut days: Vec<i32> = moments.iter().map(|(day, _)| *day).collect();
+    pub fn of(moments: impl Iterator<Item = (i32, i64)>) -> Option<Self> {
+        let (mut days, ats): (Vec<i32>, Vec<i64>) = moments.unzip();
         days.sort_unstable();
         days.dedup();
         let stretches = UNITS_US.into_iter().find_map(|unit| {
-            let mut units: Vec<i64> = moments.iter().map(|(_, at)| at.div_euclid(unit)).collect();
+            let mut units: Vec<i64> = ats.iter().map(|at| at.div_euclid(unit)).collect();
             units.sort_unstable();
             let mut stretches: Vec<Range<i64>> = Vec::new();
             for at in units {
@@ -50,18 +54,14 @@ impl Times {
         self.stretches.get(next).is_some_and(|stretch| stretch.start <= at) && self.days.binary_search(&day).is_ok()
     }
 
-    /// The rows of `sql` whose `biz_date` and time of event, in `column`, are among these.
-    pub fn rows_of(&self, sql: &str, column: &str) -> String {
-        let stretch = |stretch: &Range<i64>| {
-            format!("({column} >= {} AND {column} < {})", literal(stretch.start), literal(stretch.end))
-        };
-        let stretches: Vec<_> = self.stretches.iter().map(stretch).collect();
-        let day = |day: &i32| {
-            let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
-            format!("DATE '{}'", day.format("%Y-%m-%d"))
-        };
-        let days: Vec<_> = self.days.iter().map(day).collect();
-        format!("SELECT * FROM ({sql}) AS v WHERE biz_date IN ({}) AND ({})", days.join(", "), stretches.join(" OR "))
+    /// What holds for rows of these times; `column` says when a row's event was.
+    pub fn filter(&self, column: &str) -> Expr {
+        let at = |at: i64| lit(ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into())));
+        let is_in =
+            |stretch: &Range<i64>| ident(column).gt_eq(at(stretch.start)).and(ident(column).lt(at(stretch.end)));
+        let days = self.days.iter().map(|day| lit(ScalarValue::Date32(Some(*day)))).collect();
+        let is_in = disjunction(self.stretches.iter().map(is_in)).unwrap_or_else(|| lit(false));
+        ident(BIZ_DATE).in_list(days, false).and(is_in)
     }
 }
 
@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn moments_that_follow_one_another_are_one_stretch() {
-        let times = Times::of(&[(7, 5_000_000), (7, 3_999_999), (8, 4_000_000), (7, 90_000_000)]).expect("few");
+        let times =
+            Times::of([(7, 5_000_000), (7, 3_999_999), (8, 4_000_000), (7, 90_000_000)].into_iter()).expect("few");
         assert_eq!(times.stretches, [3_000_000..6_000_000, 90_000_000..91_000_000]);
         assert_eq!(times.days, [7, 8]);
         assert!(times.has(8, 5_999_999) && !times.has(9, 5_999_999) && !times.has(7, 6_000_000));
@@ -88,7 +89,7 @@ mod tests {
     #[test]
     fn many_moments_are_held_by_longer_stretches_and_at_last_by_none() {
         let whole = |step_us: i64| {
-            let times = Times::of(&(0..100).map(|at| (7, at * step_us)).collect::<Vec<_>>())?;
+            let times = Times::of((0..100).map(|at| (7, at * step_us)))?;
             Some((times.stretches.len(), times.stretches[0].end))
         };
         assert_eq!(whole(1_000_000), Some((1, 100_000_000)), "seconds that touch");
@@ -100,7 +101,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_moment_is_held(moments in prop::collection::vec((-3..3_i32, -9_000_000_000_000..9_000_000_000_000_i64), 1..200)) {
-            let Some(times) = Times::of(&moments) else { return Ok(()) };
+            let Some(times) = Times::of(moments.iter().copied()) else { return Ok(()) };
             prop_assert!(times.stretches.len() <= STRETCHES_MAX);
             prop_assert!(moments.iter().all(|(day, at)| times.has(*day, *at)));
         }

@@ -10,18 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::MemTable;
-use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
 
+use super::arrivals::Arrivals;
 use super::compute::Computer;
 use super::inputs::{Inputs, Reads, Time};
 use super::kept::{Change, Kept, Persons};
 use super::table::SCHEMA;
-use super::times::Times;
-use crate::catalog::HISTORY;
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
-use crate::tail::Positions;
 
 /// Changes that a view remembers: whoever knows an older revision asks everything.
 const CHANGES_MAX: usize = 64;
@@ -90,15 +87,6 @@ impl Views {
     }
 }
 
-/// What came to a table behind some offsets.
-#[derive(Debug, Clone, Default)]
-pub struct Arrivals {
-    /// Local day and second of each event, microseconds UTC; each once.
-    pub moments: Vec<(i32, i64)>,
-    /// When the last of them was taken in, microseconds UTC.
-    pub heard: Option<i64>,
-}
-
 /// One computation's way from its snapshot through the views.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -106,15 +94,14 @@ pub struct Pass<'a> {
     snapshot: Arc<Snapshot>,
     time: Time,
     pub views: &'a mut Views,
-    /// By table and offsets.
-    arrivals: Vec<(String, Arc<Positions>, Arrivals)>,
+    pub arrivals: Arrivals,
     /// Rows of views as questions have read them: of everybody or of some persons.
     handed_out: Vec<(usize, Option<Arc<Persons>>, Vec<RecordBatch>)>,
 }
 
 impl<'a> Pass<'a> {
     pub fn new(computer: &'a Computer, snapshot: Arc<Snapshot>, time: Time, views: &'a mut Views) -> Self {
-        Self { computer, snapshot, time, views, arrivals: Vec::new(), handed_out: Vec::new() }
+        Self { computer, snapshot, time, views, arrivals: Arrivals::default(), handed_out: Vec::new() }
     }
 
     /// Brings every view to the snapshot.
@@ -141,14 +128,14 @@ impl<'a> Pass<'a> {
             && let Some((table, behind)) =
                 old.as_ref().and_then(|old| Some((reads.tables().first()?, old.grows_into(new)?)))
         {
-            let moments = self.arrivals(table, &behind).await?.moments;
-            if moments.is_empty() {
+            let arrived = self.arrivals.of(computer, &self.snapshot, table, &behind).await?;
+            if arrived.moments.is_empty() {
                 return Ok(Change::Nothing);
             }
-            if let Some(times) = Times::of(&moments) {
-                let (what, sql) = (format!("{} of times", view.name), times.rows_of(&view.sql, column));
-                let batches = computer.ask(&self.snapshot, &what, &sql, self.time).await?;
-                return Ok(self.views.0[place].kept.take_times(&times, column, batches)?);
+            if let Some((times, own)) = arrived.rows(computer, &self.snapshot).await? {
+                let what = format!("{} of times", view.name);
+                let batches = computer.ask(own, &what, &view.sql, self.time).await?;
+                return Ok(self.views.0[place].kept.take_times(times, column, batches)?);
             }
         }
         if view.by_person
@@ -173,30 +160,6 @@ impl<'a> Pass<'a> {
     /// Asking for them alone costs less than asking for everybody.
     pub fn are_few(&self, persons: &Persons) -> bool {
         persons.len() <= self.snapshot.identity.persons.len() / 2
-    }
-
-    /// What came to `table` behind the offsets `behind`.
-    pub async fn arrivals(&mut self, table: &str, behind: &Arc<Positions>) -> Result<Arrivals, Error> {
-        let is_it = |(known, offsets, _): &&(String, Arc<Positions>, Arrivals)| known == table && offsets == behind;
-        if let Some((_, _, arrivals)) = self.arrivals.iter().find(is_it) {
-            return Ok(arrivals.clone());
-        }
-        let is_behind = behind
-            .iter()
-            .map(|(partition, offset)| format!("(kafka_partition = {partition} AND kafka_offset >= {offset})"));
-        let sql = format!(
-            "SELECT biz_date, date_trunc('second', event_time), max(ingested_at) FROM {table}{HISTORY} WHERE {} GROUP BY 1, 2",
-            is_behind.collect::<Vec<_>>().join(" OR ")
-        );
-        let mut arrivals = Arrivals::default();
-        for batch in self.computer.ask(&self.snapshot, &format!("{table} lately"), &sql, self.time).await? {
-            let (days, heard) = (as_date32_array(batch.column(0))?, as_timestamp_microsecond_array(batch.column(2))?);
-            let moments = days.iter().zip(as_timestamp_microsecond_array(batch.column(1))?);
-            arrivals.moments.extend(moments.filter_map(|(day, at)| Some((day?, at?))));
-            arrivals.heard = arrivals.heard.max(heard.iter().flatten().max());
-        }
-        self.arrivals.push((table.to_string(), behind.clone(), arrivals.clone()));
-        Ok(arrivals)
     }
 
     /// The snapshot with the views that are read as tables of it: all their rows, or those of `persons` and of nobody.

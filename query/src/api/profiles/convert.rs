@@ -54,7 +54,7 @@ impl<'a> Reading<'a> {
         let mut out = Vec::with_capacity(200 + items.len());
         encode::text(field::PERSON_ID, &person.id, &mut out);
         person.student_nos.iter().for_each(|number| encode::text(field::STUDENT_NOS, number, &mut out));
-        encode::text(field::PROFILE_VERSION, &person.version, &mut out);
+        encode::text(field::PROFILE_VERSION, &person.version_text(), &mut out);
         encode::nested(field::COMPUTED_AT, &mut out, |out| encode::timestamp(self.profiles.computed_at, out));
         encode::number(field::SNAPSHOT, self.profiles.snapshot.id, &mut out);
         out.extend_from_slice(items);

@@ -249,7 +249,7 @@ mod tests {
             sources: Vec::new(),
         };
         let person = |(id, class, value): &(&str, &str, i64)| {
-            let version = format!("{class}{value}");
+            let version = format!("{class}{value}").bytes().fold(0, |version, byte| version << 8 | u64::from(byte));
             let old = before.and_then(|before| before.by_id(id)).filter(|old| old.version == version);
             Arc::new(Person {
                 id: (*id).into(),
