@@ -9,6 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::catalog::MemTable;
 use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::utils::disjunction;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
@@ -84,6 +85,7 @@ impl Arrived {
         let has_times = view::is_day_of_key(&contract);
         let columns = if has_times { vec![INGESTED, BIZ_DATE, &contract.event_time] } else { vec![INGESTED] };
         let (mut moments, mut heard) = (HashSet::new(), None);
+        let snapshot = &in_the_tail(snapshot, table, behind);
         for batch in stored(computer, snapshot, "what came", &contract, Some(&columns), is_behind).await? {
             heard = heard.max(as_timestamp_microsecond_array(batch.column(0))?.iter().flatten().max());
             if has_times {
@@ -119,6 +121,18 @@ impl Arrived {
         }
         Ok(self.rows.as_ref())
     }
+}
+
+/// The same snapshot, without what the lake has of a table if nothing of that lies behind `behind`: then it is not looked at.
+fn in_the_tail(snapshot: &Arc<Snapshot>, table: &str, behind: &Positions) -> Arc<Snapshot> {
+    let is_before = |version: &&TableVersion| {
+        behind.iter().all(|(partition, next)| version.landed.get(partition).is_some_and(|landed| landed <= next))
+    };
+    let Some(version) = snapshot.tables.get(table).filter(is_before) else { return snapshot.clone() };
+    let rows = Arc::new(EmptyTable::new(version.rows.schema()));
+    let mut tables = snapshot.tables.clone();
+    tables.insert(table.to_string(), TableVersion { rows, ..version.clone() });
+    Arc::new(snapshot.with_tables(tables))
 }
 
 /// The rows of a table, as they are stored, that `filter` holds for.

@@ -106,8 +106,9 @@ impl Computer {
         version: u64,
         before: Option<&Profiles>,
     ) -> Arc<Person> {
-        let of =
-            |id: &str| self.items().iter().position(|item| item.id == id).and_then(|place| items[place].value.as_ref());
+        let of = |id: &str| {
+            self.items().iter().position(|item| item.id == id).and_then(|place| items[place].value.as_deref())
+        };
         let (college, class, bed, contacts) = (of("A08"), of("A09"), of("D01"), of("A11"));
         let text =
             |value: Option<&Value>, part: &str| value.and_then(|value| value.text(part)).map(ToString::to_string);
@@ -135,8 +136,8 @@ impl Computer {
 fn settle(given: Given, silence: Silence) -> ItemValue {
     match given {
         Some((value, as_of, conflict)) if silence != Silence::Ever => {
-            let mut item =
-                ItemValue { value: Some(value), as_of, state: if conflict { State::Conflict } else { State::Ok } };
+            let state = if conflict { State::Conflict } else { State::Ok };
+            let mut item = ItemValue { value: Some(Arc::new(value)), as_of, state };
             item.hear(silence);
             item
         }

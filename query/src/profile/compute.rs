@@ -10,15 +10,16 @@ use std::time::Instant;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
 use datafusion::common::HashMap as FastMap;
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionContext;
-use datafusion::scalar::ScalarValue;
 use schemas::Contracts;
 use schemas::record::{BIZ_DATE, timestamp_type};
 use tokio::sync::Mutex;
@@ -323,7 +324,7 @@ impl Computer {
         let sql = format!("SELECT max(ingested_at) AS at FROM {source}{HISTORY}");
         let mut heard = None;
         for batch in self.ask(snapshot, source, &sql, time).await?.iter().filter(|batch| batch.num_rows() > 0) {
-            if let Some(Value::Time(at)) = Value::of(&ScalarValue::try_from_array(batch.column(0), 0)?)? {
+            if let Some(Value::Time(at)) = Value::at(batch.column(0), 0)? {
                 heard = heard.max(Some(at));
             }
         }
@@ -342,22 +343,23 @@ impl Computer {
 
     /// Takes a batch of answers into those of the persons.
     fn read(&self, question: &Question, batch: &RecordBatch, answers: &mut Answers) -> Result<(), Error> {
-        let person = batch.column_by_name("person_id").expect("checked when planned");
+        let persons = batch.column_by_name("person_id").expect("checked when planned");
+        let persons = cast(persons, &DataType::Utf8).map_err(DataFusionError::from)?;
+        let persons = persons.as_string::<i32>();
         for (nth, place) in question.items.iter().enumerate() {
             let name = &self.items[*place].name;
             let values = batch.column_by_name(name).expect("checked when planned");
             let as_of = batch.column_by_name(&format!("{name}_as_of")).or_else(|| batch.column_by_name("as_of"));
             let conflict = batch.column_by_name(&format!("{name}_conflict"));
-            for row in 0..batch.num_rows() {
-                let cell = |column: &ArrayRef| Value::of(&ScalarValue::try_from_array(column, row)?);
-                let Some(Value::Text(person)) = cell(person)? else { continue };
-                let Some(value) = cell(values)? else { continue };
-                let as_of = match as_of.map(&cell).transpose()?.flatten() {
+            for row in (0..batch.num_rows()).filter(|row| persons.is_valid(*row)) {
+                let Some(value) = Value::at(values, row)? else { continue };
+                let cell = |column: Option<&ArrayRef>| column.map_or(Ok(None), |column| Value::at(column, row));
+                let as_of = match cell(as_of)? {
                     Some(Value::Time(at)) => Some(at),
                     _ => None,
                 };
-                let conflict = matches!(conflict.map(&cell).transpose()?.flatten(), Some(Value::Bool(true)));
-                let given = answers.entry(person).or_insert_with(|| vec![None; question.items.len()]);
+                let conflict = matches!(cell(conflict)?, Some(Value::Bool(true)));
+                let given = answers.entry_ref(persons.value(row)).or_insert_with(|| vec![None; question.items.len()]);
                 given[nth] = Some((value, as_of, conflict));
             }
         }

@@ -32,7 +32,8 @@ pub enum State {
 /// One item of one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemValue {
-    pub value: Option<Value>,
+    /// Shared with the profiles before, where it is as it was.
+    pub value: Option<Arc<Value>>,
     /// Microseconds UTC.
     pub as_of: Option<i64>,
     pub state: State,
@@ -201,7 +202,7 @@ impl Profiles {
                 ("computed_at".to_string(), Value::Time(self.computed_at)),
             ]),
         };
-        Cow::Owned(ItemValue { value: Some(value), as_of: Some(self.computed_at), state: State::Ok })
+        Cow::Owned(ItemValue { value: Some(Arc::new(value)), as_of: Some(self.computed_at), state: State::Ok })
     }
 
     /// By person id, letter case aside.

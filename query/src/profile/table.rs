@@ -238,7 +238,7 @@ impl Part {
             _ => {
                 // By name: a question may have been understood before the definitions were changed.
                 let place = profiles.items.iter().position(|item| item.name == *field.name());
-                let given = |person: usize, place: usize| persons[person].items[place].value.as_ref();
+                let given = |person: usize, place: usize| persons[person].items[place].value.as_deref();
                 let seen = place.filter(|place| !withheld[*place]);
                 let values: Vec<Option<&Value>> =
                     (0..persons.len()).map(|person| seen.and_then(|place| given(person, place))).collect();

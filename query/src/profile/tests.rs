@@ -249,7 +249,7 @@ async fn sql_gives_the_same_numbers() {
     let profiles = compute(&engine, NOW).await;
     let value = |id: &str| {
         let place = profiles.items.iter().position(|item| item.id == id).unwrap();
-        profiles.by_student_no("20240001").unwrap().items[place].value.as_ref().map_or("–".to_string(), text)
+        profiles.by_student_no("20240001").unwrap().items[place].value.as_deref().map_or("–".to_string(), text)
     };
     let mut out = String::new();
     for (id, sql) in [

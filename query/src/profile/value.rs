@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat};
-use datafusion::arrow::array::Array;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::scalar::ScalarValue;
@@ -24,21 +25,42 @@ pub enum Value {
 }
 
 impl Value {
-    /// The value of one cell.
+    /// The value of a column's cell.
     ///
     /// # Errors
     /// A type no item has.
-    pub fn of(cell: &ScalarValue) -> Result<Option<Self>> {
+    pub fn at(column: &ArrayRef, row: usize) -> Result<Option<Self>> {
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        // What most items are is read as it is, without a copy between.
+        Ok(Some(match column.data_type() {
+            DataType::Utf8 => Self::Text(column.as_string::<i32>().value(row).to_string()),
+            DataType::Int64 => Self::Int(column.as_primitive::<Int64Type>().value(row)),
+            DataType::Float64 => Self::double(column.as_primitive::<Float64Type>().value(row)),
+            DataType::Boolean => Self::Bool(column.as_boolean().value(row)),
+            DataType::Timestamp(TimeUnit::Microsecond, _) => {
+                Self::Time(column.as_primitive::<TimestampMicrosecondType>().value(row))
+            }
+            DataType::List(_) => return Self::list(&column.as_list::<i32>().value(row)),
+            DataType::Struct(fields) => {
+                let mut object = Vec::with_capacity(fields.len());
+                for (field, part) in fields.iter().zip(column.as_struct().columns()) {
+                    object.extend(Self::at(part, row)?.map(|value| (field.name().clone(), value)));
+                }
+                return Ok((!object.is_empty()).then_some(Self::Object(object)));
+            }
+            _ => return Self::of(&ScalarValue::try_from_array(column, row)?),
+        }))
+    }
+
+    fn of(cell: &ScalarValue) -> Result<Option<Self>> {
         if cell.is_null() {
             return Ok(None);
         }
         let value = match cell {
-            ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
-                Self::Text(text.clone())
-            }
-            ScalarValue::Boolean(Some(truth)) => Self::Bool(*truth),
+            ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => Self::Text(text.clone()),
             ScalarValue::Float32(Some(number)) => Self::double(f64::from(*number)),
-            ScalarValue::Float64(Some(number)) => Self::double(*number),
             ScalarValue::Decimal128(Some(number), _, scale) => {
                 Self::double(*number as f64 / 10_f64.powi(i32::from(*scale)))
             }
@@ -48,25 +70,12 @@ impl Value {
             }
             ScalarValue::TimestampSecond(Some(at), _) => Self::Time(at * 1_000_000),
             ScalarValue::TimestampMillisecond(Some(at), _) => Self::Time(at * 1000),
-            ScalarValue::TimestampMicrosecond(Some(at), _) => Self::Time(*at),
             ScalarValue::TimestampNanosecond(Some(at), _) => Self::Time(at.div_euclid(1000)),
-            ScalarValue::Dictionary(_, inner) => return Self::of(inner),
-            ScalarValue::List(list) => return Self::list(list.value(0).as_ref()),
-            ScalarValue::Struct(parts) => {
-                let mut object = Vec::new();
-                for (field, column) in parts.fields().iter().zip(parts.columns()) {
-                    if let Some(value) = Self::of(&ScalarValue::try_from_array(column, 0)?)? {
-                        object.push((field.name().clone(), value));
-                    }
-                }
-                return Ok((!object.is_empty()).then_some(Self::Object(object)));
-            }
-            other if other.data_type().is_integer() => {
-                match other.cast_to(&datafusion::arrow::datatypes::DataType::Int64)? {
-                    ScalarValue::Int64(Some(number)) => Self::Int(number),
-                    _ => return exec_err!("a whole number does not fit 64 bits"),
-                }
-            }
+            ScalarValue::Dictionary(_, inner) => return Self::at(&inner.to_array()?, 0),
+            other if other.data_type().is_integer() => match other.cast_to(&DataType::Int64)? {
+                ScalarValue::Int64(Some(number)) => Self::Int(number),
+                _ => return exec_err!("a whole number does not fit 64 bits"),
+            },
             other => return exec_err!("no item has values of type {}", other.data_type()),
         };
         Ok(Some(value))
@@ -77,10 +86,10 @@ impl Value {
         Self::Double((number * 1e9).round() / 1e9)
     }
 
-    fn list(values: &dyn Array) -> Result<Option<Self>> {
+    fn list(values: &ArrayRef) -> Result<Option<Self>> {
         let mut list = Vec::with_capacity(values.len());
         for row in 0..values.len() {
-            list.extend(Self::of(&ScalarValue::try_from_array(values, row)?)?);
+            list.extend(Self::at(values, row)?);
         }
         Ok((!list.is_empty()).then_some(Self::List(list)))
     }

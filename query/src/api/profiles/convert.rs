@@ -68,7 +68,7 @@ pub fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
         id: item.id.clone(),
         name: item.name.clone(),
         section: item.section.clone(),
-        value: given.value.as_ref().filter(|_| !withheld).map(wire_value),
+        value: given.value.as_deref().filter(|_| !withheld).map(wire_value),
         as_of: given.as_of.filter(|_| !withheld).map(timestamp),
         sources: item.sources.clone(),
         sensitivity_class: i32::from(item.class),

@@ -222,7 +222,7 @@ mod tests {
                 sources: vec!["student_affairs.student_base".to_string(), "identity.person".to_string()],
                 definition: Definition::NoSource("none".to_string()),
             };
-            let given = ItemValue { value, as_of, state };
+            let given = ItemValue { value: value.map(Arc::new), as_of, state };
             let mut out = Vec::new();
             Encoder::new(&Arc::new(vec![item.clone()])).item(0, &given, is_withheld, &mut out);
             let decoded = Profile::decode(out.as_slice()).expect("the bytes of a profile");

@@ -223,8 +223,8 @@ impl Found<'_> {
             ..PersonRow::default()
         };
         for name in visible(self.contract, self.withheld) {
-            let cell = ScalarValue::try_from_array(column(self.batch, name), self.row)?;
-            row.fields.extend(Value::of(&cell)?.map(|value| (name.to_string(), wire_value(&value))));
+            let value = Value::at(column(self.batch, name), self.row)?;
+            row.fields.extend(value.map(|value| (name.to_string(), wire_value(&value))));
         }
         Ok(row)
     }

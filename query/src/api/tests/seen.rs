@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat};
-use datafusion::scalar::ScalarValue;
 use expect_test::expect;
 use futures::TryStreamExt as _;
 use proto::profile::v1::value::Kind;
@@ -55,7 +54,7 @@ async fn rows(served: &Served, user: &str, sql: &str) -> Vec<BTreeMap<String, Js
     let mut rows = Vec::new();
     for batch in &batches {
         for row in 0..batch.num_rows() {
-            let cell = |column| Value::of(&ScalarValue::try_from_array(column, row).unwrap()).unwrap();
+            let cell = |column| Value::at(column, row).unwrap();
             let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
             let cells = names.into_iter().zip(batch.columns());
             rows.push(

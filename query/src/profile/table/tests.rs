@@ -165,7 +165,7 @@ fn nested_values_become_nested_columns() {
         DataType::Struct(vec![part("field", DataType::Utf8), part("classes", listed(DataType::Int64))].into());
     let data_type = DataType::Struct(vec![part("count", DataType::Int64), part("fields", listed(element))].into());
     let column = array::values(&[None, Some(&given), None], &data_type).unwrap();
-    let back = |row| Value::of(&ScalarValue::try_from_array(&column, row).unwrap()).unwrap();
+    let back = |row| Value::at(&column, row).unwrap();
     assert_eq!([back(0), back(1), back(2)], [None, Some(given), None]);
     let wrong = array::values(&[Some(&Value::Bool(true))], &DataType::Int64).unwrap_err();
     assert!(wrong.to_string().contains("the value of an item is no Int64"), "{wrong}");

@@ -204,7 +204,7 @@ impl School {
         let mut out = String::new();
         for (item, given) in profiles.items.iter().zip(&person.items) {
             if ids.split(' ').any(|id| item.id.starts_with(id)) {
-                let value = given.value.as_ref().map(|value| format!(" = {}", text(value))).unwrap_or_default();
+                let value = given.value.as_deref().map(|value| format!(" = {}", text(value))).unwrap_or_default();
                 let at = given.as_of.and_then(DateTime::from_timestamp_micros);
                 let at = at.map(|at| at.with_timezone(self.now.offset()).format(" @ %Y-%m-%dT%H:%M%:z").to_string());
                 let state = format!("{:?}", given.state).to_lowercase();
