@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use arrow::array::{ArrayRef, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -54,14 +54,22 @@ impl Encoder {
         let mut columns = Vec::new();
         for name in &self.contract.key {
             let column = batch.column_by_name(name).ok_or_else(|| Error::shape(format!("no key column `{name}`")))?;
-            let formatter = ArrayFormatter::try_new(column.as_ref(), &options);
-            columns.push(formatter.map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?);
+            let formatter = ArrayFormatter::try_new(column.as_ref(), &options)
+                .map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?;
+            // Most are text, which needs no formatting.
+            columns.push(column.as_string_opt::<i32>().ok_or(formatter));
         }
         let key = |row| {
             let mut key = String::new();
             for (at, column) in columns.iter().enumerate() {
-                let bar = if at == 0 { "" } else { "|" };
-                write!(key, "{bar}{}", column.value(row)).expect("a string takes all that is written");
+                key.push_str(if at == 0 { "" } else { "|" });
+                match column {
+                    Ok(text) if text.is_valid(row) => key.push_str(text.value(row)),
+                    Ok(_) => {}
+                    Err(formatter) => {
+                        write!(key, "{}", formatter.value(row)).expect("a string takes all that is written");
+                    }
+                }
             }
             key
         };

@@ -42,7 +42,7 @@ impl<'a> TablePull<'a> {
         state: TableState<'a>,
         worker: &'a Worker,
     ) -> Self {
-        Self { source, worker, sender: Sender { pipeline, state, pull: 0, sent: Sent::default() } }
+        Self { source, worker, sender: Sender { pipeline, state, pull: 0, is_new: false, sent: Sent::default() } }
     }
 
     /// What was sent so far.
@@ -57,7 +57,7 @@ impl<'a> TablePull<'a> {
     pub(super) fn run(&mut self, connection: &mut dyn Source) -> Result<(), Error> {
         let mut cursor = self.sender.state.cursor()?;
         let pull = cursor.pull + 1;
-        self.sender.pull = pull;
+        (self.sender.pull, self.sender.is_new) = (pull, self.sender.state.is_empty()?);
         let (pipeline, after) = (self.sender.pipeline, cursor.values.clone());
         let table = &pipeline.table;
         let mut whole = None;
@@ -167,6 +167,8 @@ struct Sender<'a> {
     state: TableState<'a>,
     /// The number of the pull.
     pull: u64,
+    /// No row is known yet: there is nothing to look up.
+    is_new: bool,
     sent: Sent,
 }
 
@@ -184,7 +186,8 @@ impl Sender<'_> {
         let Batch { ready, cursor, settled } = batch;
         let forgets_deletes = self.pipeline.table.pull == Pull::Changes;
         let total = ready.records.len() + ready.letters.len();
-        let mut known = Known { state: &self.state, pull: self.pull, rows: HashMap::new() };
+        let before = (!self.is_new).then_some(&self.state);
+        let mut known = Known { before, pull: self.pull, rows: HashMap::new() };
         let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
         for record in ready.records {
             let keeps = match (forgets_deletes && record.is_delete, record.row < settled) {
@@ -209,7 +212,9 @@ impl Sender<'_> {
         self.sent.repeats += repeats;
         self.sent.newest = self.sent.newest.max(fresh.newest);
         metrics::repeated(&self.pipeline.source, &self.pipeline.table.name, repeats);
-        self.state.save(known.to_save(), &cursor)
+        self.state.save(known.to_save(), &cursor)?;
+        self.is_new &= known.to_save().next().is_none();
+        Ok(())
     }
 }
 
@@ -225,7 +230,8 @@ enum Keep {
 
 /// What is known of the rows of a batch.
 struct Known<'a> {
-    state: &'a TableState<'a>,
+    /// What is known from before; none while that is nothing.
+    before: Option<&'a TableState<'a>>,
     pull: u64,
     /// By key, and whether it is to be saved.
     rows: HashMap<String, (Option<Seen>, bool)>,
@@ -236,7 +242,7 @@ impl Known<'_> {
     fn is_new(&mut self, key: String, hash: &str, updated_us: Option<i64>, keep: Keep) -> Result<bool, Error> {
         let before = match self.rows.remove(&key) {
             Some((seen, _)) => seen,
-            None => self.state.seen(&key)?,
+            None => self.before.map_or(Ok(None), |state| state.seen(&key))?,
         };
         let updated_us = updated_us.max(before.as_ref().and_then(|seen| seen.updated_us));
         let seen = Seen { hash: hash.to_string(), pull: self.pull, updated_us };

@@ -224,6 +224,14 @@ impl TableState<'_> {
         }
     }
 
+    /// Whether no row is known.
+    ///
+    /// # Errors
+    /// As [`TableState::cursor`].
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        self.state.read("look for rows that were seen", |opened| Ok(opened.seen.prefix(&self.prefix).next().is_none()))
+    }
+
     /// What is known of the row `key`.
     ///
     /// # Errors
