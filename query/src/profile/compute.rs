@@ -43,6 +43,9 @@ use crate::table::rows::Rows;
 use crate::table::time;
 use crate::table::view;
 
+/// The local hour at which a night begins.
+const NIGHT_HOUR: i64 = 5;
+
 /// Computes profiles by the definitions.
 pub struct Computer {
     ctx: SessionContext,
@@ -153,17 +156,21 @@ impl Computer {
 
     pub(super) fn time(&self, now: i64) -> Time {
         const HOUR_US: i64 = 3_600_000_000;
-        let day = (now + time::offset_us(self.timezone, now)).div_euclid(24 * HOUR_US);
-        Time { now, hour: now.div_euclid(HOUR_US) * HOUR_US, day }
+        let local = now + time::offset_us(self.timezone, now);
+        let day = |local: i64| local.div_euclid(24 * HOUR_US);
+        Time { now, day: day(local), night: day(local - NIGHT_HOUR * HOUR_US) }
     }
 
     /// `sql` with the time in it.
     fn text(&self, sql: &str, time: Time) -> String {
-        let day = DateTime::from_timestamp(time.day * 86_400, 0).unwrap_or_default();
+        let day = |day: i64| {
+            let day = DateTime::from_timestamp(day * 86_400, 0).unwrap_or_default();
+            Ok(format!("DATE '{}'", day.format("%Y-%m-%d")))
+        };
         let sql = definition::replace(sql, |name| match name {
             "now" => Ok(times::literal(time.now)),
-            "hour" => Ok(times::literal(time.hour)),
-            _ => Ok(format!("DATE '{}'", day.format("%Y-%m-%d"))),
+            "night" => day(time.night),
+            _ => day(time.day),
         });
         sql.expect("all times have a value")
     }
@@ -244,7 +251,7 @@ impl Computer {
         let (then, time) = (self.time(before.computed_at), self.time(now));
         let content = |of: &Snapshot, table: &String| of.tables.get(table).map(Content::of);
         let is_other = |table: &String| content(&before.snapshot, table) != content(snapshot, table);
-        let goes_on = (then.hour, then.day) != (time.hour, time.day) || self.of_the_moment.iter().any(is_other);
+        let goes_on = (then.day, then.night) != (time.day, time.night) || self.of_the_moment.iter().any(is_other);
         if goes_on { now } else { before.computed_at }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! `views.toml` names questions that others build on (`profile.<name>`); every other `*.toml` is a section: its letter, its
 //! parameters, and questions that give a row a person. A question's column named like an item is the item's value;
-//! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$hour`, `$today`
-//! and `$parameter` stand for the time of computation, its hour, its local day and a parameter. `by_time` and `by_person` declare
+//! `<name>_as_of` or else `as_of` is its time, `<name>_conflict` says that its sources disagree. `$now`, `$today`, `$night`
+//! and `$parameter` stand for the time of computation, its local day, the day its night began, and a parameter. `by_time` and `by_person` declare
 //! that a little of an answer can be asked again without the rest. In the place of SQL, `answer` names what an
 //! answer says of itself, and `no_source` says why no table can give the items: they are missing, always.
 
@@ -341,7 +341,7 @@ impl QuestionFile {
 }
 
 /// Names that stand for the time of computation.
-pub const TIMES: [&str; 3] = ["now", "hour", "today"];
+pub const TIMES: [&str; 3] = ["now", "today", "night"];
 
 /// Puts parameters in the place of `$name`; the times stay.
 fn substitute(sql: &str, parameters: &BTreeMap<String, Parameter>) -> Result<String, String> {

@@ -33,8 +33,8 @@ enum Clock {
     Never,
     /// Its answer holds for a local day.
     Day,
-    /// Its answer holds for an hour.
-    Hour,
+    /// Its answer holds until a local day or a night begins.
+    Night,
     /// Its answer holds for the moment it was asked at.
     Moment,
 }
@@ -42,7 +42,7 @@ enum Clock {
 impl Clock {
     /// How `sql` depends on the time, its times not yet replaced.
     fn of(sql: &str) -> Self {
-        let finest = [("$now", Self::Moment), ("$hour", Self::Hour), ("$today", Self::Day)];
+        let finest = [("$now", Self::Moment), ("$night", Self::Night), ("$today", Self::Day)];
         finest.into_iter().find(|(name, _)| sql.contains(name)).map_or(Self::Never, |(_, clock)| clock)
     }
 }
@@ -52,10 +52,10 @@ impl Clock {
 pub struct Time {
     /// Microseconds UTC.
     pub now: i64,
-    /// The hour's beginning, microseconds UTC.
-    pub hour: i64,
     /// The local day, counted from 1970.
     pub day: i64,
+    /// The day that the night began which it lies in.
+    pub night: i64,
 }
 
 impl Reads {
@@ -101,7 +101,7 @@ pub struct Inputs {
     tables: Vec<Option<Content>>,
     /// Revisions of the views that are read.
     views: Vec<u64>,
-    /// The day, the hour or the moment, where it matters.
+    /// What stands for the day, the night or the moment, where it matters.
     at: Option<i64>,
 }
 
@@ -154,7 +154,8 @@ impl Inputs {
             at: match reads.clock {
                 Clock::Never => None,
                 Clock::Day => Some(time.day),
-                Clock::Hour => Some(time.hour),
+                // Neither ever goes back.
+                Clock::Night => Some(time.day + time.night),
                 Clock::Moment => Some(time.now),
             },
         }
