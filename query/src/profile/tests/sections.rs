@@ -25,6 +25,8 @@ pub(super) fn calendar_day(day: NaiveDate, first: NaiveDate, term: &str, is_holi
     format!("('{day}', {term}, {week}, {}, {curfew})", is_workday && !is_holiday)
 }
 
+const CALENDAR: &str = "biz_date, academic_year, term_no, teaching_week, is_teaching_day, curfew_minute";
+
 /// The days of two terms, with the holiday and a Saturday that makes up for it.
 fn calendar() -> String {
     let day = |year, month, day| NaiveDate::from_ymd_opt(year, month, day).unwrap();
@@ -49,11 +51,11 @@ async fn compute(tables: &[Table<'_>], sections_on: &[&str]) -> Profiles {
 /// Profiles of the campus with `tables` in the place of its own.
 async fn compute_at(tables: &[Table<'_>], sections_on: &[&str], now: i64) -> Profiles {
     let days = calendar();
-    let columns = "biz_date, academic_year, term_no, teaching_week, is_teaching_day, curfew_minute";
     let mut all: Vec<Table<'_>> = campus();
-    all.retain(|(name, ..)| !tables.iter().any(|(other, ..)| other == name) && *name != "extension.calendar_day");
+    all.retain(|(name, ..)| *name != "extension.calendar_day");
+    all.push(("extension.calendar_day", CALENDAR, &days));
+    all.retain(|(name, ..)| !tables.iter().any(|(other, ..)| other == name));
     all.extend(tables);
-    all.push(("extension.calendar_day", columns, &days));
     let engine = engine(&all).await;
     let snapshot = engine.pin().snapshot.clone();
     let profiles = match sections_on {
@@ -321,6 +323,20 @@ async fn a_night_is_judged_by_what_is_known_of_it() {
         D05 last_pass_day = 2026-10-13 | 2026-10-13
         D07 late_30d = 2 | 0
         D08 away_30d = 0 | 0
+    "#]],
+    )
+    .await;
+}
+
+/// Who came in before `curfew_minute_min` is not known: nobody is said to have been in time.
+#[tokio::test]
+async fn a_curfew_earlier_than_the_entries_that_are_looked_at_leaves_lateness_open() {
+    let days = "('2026-10-08', '2026-2027', 1, 6, true, 1140), ('2026-10-09', '2026-2027', 1, 6, true, 1410)";
+    check(
+        "D07",
+        &[("extension.calendar_day", CALENDAR, days)],
+        expect![[r#"
+        D07 late_30d = – | –
     "#]],
     )
     .await;
