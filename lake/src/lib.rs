@@ -28,6 +28,6 @@ pub use history::{Entry, Landing, Move};
 pub use rebuild::Rebuild;
 pub use replace::Replacement;
 pub use settings::{Settings, UpkeepSettings};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Span};
 pub use table::{Lake, Table};
 pub use upkeep::Upkeep;

@@ -13,7 +13,7 @@ use arrow::array::{
 use datafusion::prelude::SessionContext;
 use schemas::{Contract, Contracts};
 
-use crate::{Appender, ErrorKind, Lake, Progress, Settings};
+use crate::{Appender, ErrorKind, Lake, Progress, Settings, Span};
 
 const NOW: i64 = 1_795_500_000_000_000;
 
@@ -302,4 +302,18 @@ async fn rows_go_to_the_files_of_their_days_in_stretches_or_mixed() {
         })
         .collect();
     assert_eq!(pairs, (0..2_000).map(|offset| (offset, day(offset))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_log_says_what_each_file_holds() {
+    let (place, contract) = (Place::local(), contract("access_control.access_event"));
+    let mut appender = appender(&place.lake, &contract, &[1]).await;
+    appender.write(rows(&contract, 0, 4)).await.expect("writes");
+    appender.commit(&progress(1, 4)).await.expect("commits");
+    let table = place.lake.find(&contract).await.expect("reads").expect("has landed");
+    let mut spans = table.spans(&contract.event_time).expect("reads").expect("the log has them all");
+    spans.sort_by_key(|span| span.day);
+    let span = |day| Span { day, times: NOW..=NOW + 999 };
+    assert_eq!(spans, [span(20_000), span(20_001)]);
+    assert_eq!(table.spans("direction").expect("reads"), None, "nothing is known of what is no time");
 }

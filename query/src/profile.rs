@@ -9,6 +9,7 @@
 //! computed here that is not in the files.
 
 mod arrivals;
+mod asker;
 mod assemble;
 pub mod compute;
 pub mod definition;

@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::Schema;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::empty::EmptyTable;
-use lake::Lake;
+use lake::{Lake, Span};
 use schemas::Contract;
 use tokio::sync::Mutex;
 
 use crate::error::{Error, ErrorKind};
+use crate::table::view;
 use crate::tail::{Positions, Tail};
 
 /// A table's rows at one version of the lake, and what the log has beyond it. What is pinned here never changes.
@@ -23,6 +25,8 @@ pub struct TableVersion {
     /// Where its records come from; empty for rows that are not from a topic.
     pub topic: Arc<str>,
     pub rows: Arc<dyn TableProvider>,
+    /// What its files hold, where that is known.
+    pub spans: Option<Arc<[Span]>>,
     /// The offsets that this version of the lake reaches to, where there is a tail.
     pub landed: Arc<Positions>,
     /// Rows behind them.
@@ -44,6 +48,7 @@ impl TableVersion {
             version,
             topic: "".into(),
             rows,
+            spans: None,
             landed: Arc::default(),
             tail: Arc::default(),
             next: Arc::default(),
@@ -51,6 +56,17 @@ impl TableVersion {
             cut: 0,
             received_by: None,
         }
+    }
+
+    /// Rows that are in memory alone, and from no topic.
+    pub fn held(rows: Arc<Vec<RecordBatch>>) -> Self {
+        let nothing = Arc::new(EmptyTable::new(Arc::new(Schema::empty())));
+        Self { tail: rows, ..Self::new(None, nothing) }
+    }
+
+    /// Whether it is [`TableVersion::held`].
+    pub fn is_held(&self) -> bool {
+        self.version.is_none() && self.topic.is_empty()
     }
 
     /// How many commits the lake has of it.
@@ -157,7 +173,11 @@ impl LakeSource {
         let version = match &opened.table {
             Some(table) => {
                 let snapshot = table.snapshot().await?;
-                TableVersion::new(Some(snapshot.version), snapshot.provider)
+                let spans = match view::is_day_of_key(contract) {
+                    true => table.spans(&contract.event_time)?.map(Arc::from),
+                    false => None,
+                };
+                TableVersion { spans, ..TableVersion::new(Some(snapshot.version), snapshot.provider) }
             }
             None if opened.landed.is_empty() => return Ok(None),
             // Nothing has landed, and the tail begins at the first record.

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use topic::Log;
 
 use self::held::Held;
+pub use self::held::places;
 use crate::source::TableVersion;
 
 /// The next offset by partition.

@@ -3,14 +3,14 @@
 //!
 //! Rows are read as they are stored, all versions of them: what a question makes of them is the question's.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::catalog::MemTable;
+use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
 use datafusion::common::cast::{as_date32_array, as_timestamp_microsecond_array};
-use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
 use datafusion::logical_expr::utils::disjunction;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, col, lit};
 use schemas::Contract;
@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
 use crate::table::rows::Rows;
 use crate::table::view;
-use crate::tail::Positions;
+use crate::tail::{Positions, places};
 
 /// When a record was taken in.
 const INGESTED: &str = "ingested_at";
@@ -80,19 +80,30 @@ impl Arrived {
     ) -> Result<Self, Error> {
         let contract = computer.contracts.get(table).expect("whoever asks has read its contract").clone();
         let [_, partition, offset] = POSITION;
-        let is_behind = |(known, next): (&i32, &i64)| col(partition).eq(lit(*known)).and(col(offset).gt_eq(lit(*next)));
-        let is_behind = disjunction(behind.iter().map(is_behind)).unwrap_or_else(|| lit(false));
+        let batches = match snapshot.tables.get(table).filter(|version| is_in_the_tail(version, behind)) {
+            Some(version) => version.tail.clone(),
+            None => {
+                let is_behind =
+                    |(known, next): (&i32, &i64)| col(partition).eq(lit(*known)).and(col(offset).gt_eq(lit(*next)));
+                let is_behind = disjunction(behind.iter().map(is_behind)).unwrap_or_else(|| lit(false));
+                Arc::new(stored(computer, snapshot, "what came", &contract, is_behind).await?)
+            }
+        };
         let has_times = view::is_day_of_key(&contract);
-        let columns = if has_times { vec![INGESTED, BIZ_DATE, &contract.event_time] } else { vec![INGESTED] };
         let (mut moments, mut heard) = (HashSet::new(), None);
-        let snapshot = &in_the_tail(snapshot, table, behind);
-        for batch in stored(computer, snapshot, "what came", &contract, Some(&columns), is_behind).await? {
-            heard = heard.max(as_timestamp_microsecond_array(batch.column(0))?.iter().flatten().max());
-            if has_times {
-                let (days, ats) = (as_date32_array(batch.column(1))?, as_timestamp_microsecond_array(batch.column(2))?);
-                let moment =
-                    |(day, at): (Option<i32>, Option<i64>)| Some((day?, at?.div_euclid(SECOND_US) * SECOND_US));
-                moments.extend(days.iter().zip(ats).filter_map(moment));
+        for batch in &*batches {
+            let at = |name: &str| Ok::<_, Error>(as_timestamp_microsecond_array(column(batch, name)?)?);
+            let ingested = at(INGESTED)?;
+            let times = match has_times {
+                true => Some((as_date32_array(column(batch, BIZ_DATE)?)?, at(&contract.event_time)?)),
+                false => None,
+            };
+            let is_behind =
+                |(partition, offset): (i32, i64)| behind.get(&partition).is_some_and(|next| offset >= *next);
+            for (row, _) in places(batch).enumerate().filter(|(_, place)| is_behind(*place)) {
+                heard = heard.max(value(ingested, row));
+                let moment = times.and_then(|(days, ats)| Some((value(days, row)?, value(ats, row)?)));
+                moments.extend(moment.map(|(day, at)| (day, at.div_euclid(SECOND_US) * SECOND_US)));
             }
         }
         Ok(Self { contract, moments, heard, rows: None })
@@ -112,27 +123,41 @@ impl Arrived {
             && let Some(times) = Times::of(self.moments.iter().copied())
         {
             let contract = &self.contract;
-            let is_of = times.filter(&contract.event_time);
-            let batches = stored(computer, snapshot, "what is of the same time", contract, None, is_of).await?;
-            let rows = MemTable::try_new(contract.lake_schema(), vec![batches])?;
-            let mut tables = snapshot.tables.clone();
-            tables.insert(contract.name(), TableVersion::new(None, Arc::new(rows)));
+            let (name, event_time) = (contract.name(), contract.event_time.as_str());
+            let version = snapshot.tables.get(&name).expect("something came to it");
+            let mut rows = Vec::new();
+            if times.may_be_in(version.spans.as_deref()) {
+                let lake = TableVersion { tail: Arc::default(), ..version.clone() };
+                let lake = Arc::new(snapshot.with_tables(HashMap::from([(name.clone(), lake)])));
+                rows = stored(computer, &lake, "what is of the same time", contract, times.filter(event_time)).await?;
+            }
+            for batch in &*version.tail {
+                let days = as_date32_array(column(batch, BIZ_DATE)?)?;
+                let ats = as_timestamp_microsecond_array(column(batch, event_time)?)?;
+                let is_of = |(day, at): (Option<i32>, Option<i64>)| Some(times.has(day?, at?));
+                let is_of: BooleanArray = days.iter().zip(ats).map(is_of).collect();
+                if is_of.has_true() {
+                    rows.push(filter_record_batch(batch, &is_of).map_err(DataFusionError::from)?);
+                }
+            }
+            let tables = HashMap::from([(name, TableVersion::held(Arc::new(rows)))]);
             self.rows = Some((times, Arc::new(snapshot.with_tables(tables))));
         }
         Ok(self.rows.as_ref())
     }
 }
 
-/// The same snapshot, without what the lake has of a table if nothing of that lies behind `behind`: then it is not looked at.
-fn in_the_tail(snapshot: &Arc<Snapshot>, table: &str, behind: &Positions) -> Arc<Snapshot> {
-    let is_before = |version: &&TableVersion| {
-        behind.iter().all(|(partition, next)| version.landed.get(partition).is_some_and(|landed| landed <= next))
-    };
-    let Some(version) = snapshot.tables.get(table).filter(is_before) else { return snapshot.clone() };
-    let rows = Arc::new(EmptyTable::new(version.rows.schema()));
-    let mut tables = snapshot.tables.clone();
-    tables.insert(table.to_string(), TableVersion { rows, ..version.clone() });
-    Arc::new(snapshot.with_tables(tables))
+/// Whether the lake has nothing of a table that lies behind `behind`: then it need not be looked at.
+fn is_in_the_tail(version: &TableVersion, behind: &Positions) -> bool {
+    behind.iter().all(|(partition, next)| version.landed.get(partition).is_some_and(|landed| landed <= next))
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, DataFusionError> {
+    batch.column_by_name(name).ok_or_else(|| DataFusionError::Internal(format!("a row without {name}")))
+}
+
+fn value<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {
+    column.is_valid(row).then(|| column.value(row))
 }
 
 /// The rows of a table, as they are stored, that `filter` holds for.
@@ -141,14 +166,9 @@ async fn stored(
     snapshot: &Arc<Snapshot>,
     what: &str,
     contract: &Contract,
-    columns: Option<&[&str]>,
     filter: Expr,
 ) -> Result<Vec<RecordBatch>, Error> {
     let rows = Rows::new(contract.name(), contract.lake_schema());
     let plan = LogicalPlanBuilder::scan(&contract.table, provider_as_source(Arc::new(rows)), None)?.filter(filter)?;
-    let plan = match columns {
-        Some(columns) => plan.project(columns.iter().map(|column| col(*column)))?,
-        None => plan,
-    };
-    computer.run(snapshot, what, plan.build()?).await
+    computer.asker.run(snapshot, what, &plan.build()?).await
 }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -14,16 +13,14 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
-use datafusion::common::HashMap as FastMap;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, collect};
-use datafusion::prelude::SessionContext;
 use schemas::Contracts;
 use schemas::record::{BIZ_DATE, timestamp_type};
 use tokio::sync::Mutex;
 
+use super::asker::Asker;
 use super::assemble::Answers;
 use super::definition::{self, Definition, Definitions, Item, Question, View};
 use super::inputs::{Content, Inputs, Reads, Time};
@@ -35,10 +32,9 @@ use super::times;
 use super::value::Value;
 use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
-use crate::engine::plan::Plan;
 use crate::error::Error;
 use crate::settings::Settings;
-use crate::snapshot::{Pinned, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::table::rows::Rows;
 use crate::table::time;
 use crate::table::view;
@@ -48,7 +44,7 @@ const NIGHT_HOUR: i64 = 5;
 
 /// Computes profiles by the definitions.
 pub struct Computer {
-    ctx: SessionContext,
+    pub(super) asker: Asker,
     pub(super) contracts: Contracts,
     pub(super) definitions: Definitions,
     items: Arc<Vec<Item>>,
@@ -64,8 +60,6 @@ pub struct Computer {
     followed: Mutex<Views>,
     /// Tables below what is asked with the moment.
     of_the_moment: BTreeSet<String>,
-    /// What was planned last, by what is asked: the text and its plan.
-    plans: Mutex<FastMap<String, (String, Plan)>>,
 }
 
 impl std::fmt::Debug for Computer {
@@ -89,10 +83,9 @@ impl Computer {
         let followed = Mutex::new(Views::new(definitions.views.len()));
         let of_the_moment = of_the_moment(&definitions)?;
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
-        let plans = Mutex::default();
         let types = Arc::new(items.iter().map(|item| table::type_without_question(&item.definition)).collect());
         let mut computer = Self {
-            ctx,
+            asker: Asker::new(ctx.clone()),
             contracts: contracts.clone(),
             definitions,
             items,
@@ -103,13 +96,12 @@ impl Computer {
             question_reads,
             followed,
             of_the_moment,
-            plans,
         };
         let wrong =
             |what: &str, error: Error| Error::settings(format!("profile {what}: {}", error.message)).with_source(error);
         let time = computer.time(0);
         for view in &computer.definitions.views {
-            let state = computer.ctx.state();
+            let state = ctx.state();
             let sql = computer.text(&view.sql, time);
             let plan = plan_of(&state, &sql).await.map_err(|error| wrong(&view.name, error))?;
             let rows = Rows::new(format!("{SCHEMA}.{}", view.name), Arc::new(plan.schema().as_arrow().clone()));
@@ -119,7 +111,7 @@ impl Computer {
             computer.view_reads.push(reads);
         }
         for question in &computer.definitions.questions {
-            let state = computer.ctx.state();
+            let state = ctx.state();
             let first = question.items.first().map_or("question", |item| &computer.items[*item].id);
             let sql = computer.text(&question.sql, time);
             let plan = plan_of(&state, &sql).await.map_err(|error| wrong(first, error))?;
@@ -175,7 +167,7 @@ impl Computer {
         sql.expect("all times have a value")
     }
 
-    /// `what` is for the log: which question costs how much.
+    /// What `sql` gives of `snapshot`; `what` names the question.
     pub(super) async fn ask(
         &self,
         snapshot: &Arc<Snapshot>,
@@ -183,39 +175,18 @@ impl Computer {
         sql: &str,
         time: Time,
     ) -> Result<Vec<RecordBatch>, Error> {
-        let (began, state) = (Instant::now(), self.state(snapshot));
-        let plan = self.plan(&state, what, self.text(sql, time)).await?.physical(&state).await?;
-        collected(began, what, plan, &state).await
+        self.asker.ask(snapshot, what, self.text(sql, time)).await
     }
 
-    /// What `plan` gives of `snapshot`; `what` is for the log.
-    pub(super) async fn run(
+    /// The same, where it is asked of little again and again.
+    pub(super) async fn ask_little(
         &self,
         snapshot: &Arc<Snapshot>,
         what: &str,
-        plan: LogicalPlan,
+        sql: &str,
+        time: Time,
     ) -> Result<Vec<RecordBatch>, Error> {
-        let (began, state) = (Instant::now(), self.state(snapshot));
-        let plan = state.create_physical_plan(&plan).await?;
-        collected(began, what, plan, &state).await
-    }
-
-    fn state(&self, snapshot: &Arc<Snapshot>) -> SessionState {
-        let mut state = self.ctx.state();
-        state.config_mut().options_mut().extensions.insert(Pinned::new(snapshot.clone()));
-        state.mark_start_execution();
-        state
-    }
-
-    /// The plan of `sql`, made once for as long as the text is the same: most name a day at the most.
-    async fn plan(&self, state: &SessionState, what: &str, sql: String) -> Result<Plan, Error> {
-        let mut plans = self.plans.lock().await;
-        if let Some((_, plan)) = plans.get(what).filter(|(text, _)| *text == sql) {
-            return Ok(plan.clone());
-        }
-        let plan = Plan::new(state, plan_of(state, &sql).await?);
-        plans.insert(what.to_string(), (sql, plan.clone()));
-        Ok(plan)
+        self.asker.ask_little(snapshot, what, self.text(sql, time)).await
     }
 
     /// All profiles of `snapshot` as of `now` (microseconds UTC), from nothing.
@@ -290,7 +261,8 @@ impl Computer {
                 _ => None,
             };
             let own = pass.snapshot_of(reads, persons.as_ref())?;
-            asked.push((&question.items[..], persons, self.answers(question, &own, time).await?));
+            let answers = self.answers(question, &own, time, persons.is_some()).await?;
+            asked.push((&question.items[..], persons, answers));
             inputs.push(from);
         }
         let persons = self.persons(&snapshot, asked, &silences, before);
@@ -339,10 +311,20 @@ impl Computer {
     }
 
     /// What a question gives each person.
-    pub(super) async fn answers(&self, question: &Question, own: &Arc<Snapshot>, time: Time) -> Result<Answers, Error> {
+    pub(super) async fn answers(
+        &self,
+        question: &Question,
+        own: &Arc<Snapshot>,
+        time: Time,
+        is_of_few: bool,
+    ) -> Result<Answers, Error> {
         let first = question.items.first().map_or("question", |item| &self.items[*item].id);
+        let batches = match is_of_few {
+            true => self.ask_little(own, first, &question.sql, time).await?,
+            false => self.ask(own, first, &question.sql, time).await?,
+        };
         let mut answers = Answers::default();
-        for batch in self.ask(own, first, &question.sql, time).await? {
+        for batch in batches {
             self.read(question, &batch, &mut answers)?;
         }
         Ok(answers)
@@ -372,19 +354,6 @@ impl Computer {
         }
         Ok(())
     }
-}
-
-async fn collected(
-    began: Instant,
-    what: &str,
-    plan: Arc<dyn ExecutionPlan>,
-    state: &SessionState,
-) -> Result<Vec<RecordBatch>, Error> {
-    let planned = began.elapsed();
-    let batches = collect(plan, state.task_ctx()).await?;
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    tracing::trace!(what, rows, ?planned, took = ?began.elapsed(), "asked");
-    Ok(batches)
 }
 
 async fn plan_of(state: &SessionState, sql: &str) -> Result<LogicalPlan, Error> {

@@ -6,6 +6,7 @@ use chrono::DateTime;
 use datafusion::logical_expr::utils::disjunction;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::scalar::ScalarValue;
+use lake::Span;
 use schemas::record::BIZ_DATE;
 
 /// Stretches that are asked for one by one; beyond, they are made of longer units.
@@ -54,6 +55,16 @@ impl Times {
         self.stretches.get(next).is_some_and(|stretch| stretch.start <= at) && self.days.binary_search(&day).is_ok()
     }
 
+    /// Whether files that hold `spans` may have any of them; `None` where it is not known what they hold.
+    pub fn may_be_in(&self, spans: Option<&[Span]>) -> bool {
+        let may_be_in = |span: &Span| {
+            let next = self.stretches.partition_point(|stretch| stretch.end <= *span.times.start());
+            self.stretches.get(next).is_some_and(|stretch| stretch.start <= *span.times.end())
+                && self.days.binary_search(&span.day).is_ok()
+        };
+        spans.is_none_or(|spans| spans.iter().any(may_be_in))
+    }
+
     /// What holds for rows of these times; `column` says when a row's event was.
     pub fn filter(&self, column: &str) -> Expr {
         let at = |at: i64| lit(ScalarValue::TimestampMicrosecond(Some(at), Some("UTC".into())));
@@ -96,6 +107,19 @@ mod tests {
         assert_eq!(whole(2_000_000), Some((1, 240_000_000)), "minutes");
         assert_eq!(whole(1_000_000_000), Some((1, 28 * 3_600_000_000)), "hours");
         assert_eq!(whole(10_000_000_000), None);
+    }
+
+    #[test]
+    fn a_file_is_looked_into_when_its_times_meet_a_stretch_of_its_day() {
+        let times = Times::of([(7, 3_000_000), (7, 90_000_000)].into_iter()).expect("few");
+        let may_be_in = |day, times_of| times.may_be_in(Some(&[Span { day, times: times_of }]));
+        assert!(times.may_be_in(None) && !times.may_be_in(Some(&[])));
+        assert!(may_be_in(7, 0..=3_000_000) && may_be_in(7, 3_999_999..=5_000_000) && may_be_in(7, 0..=i64::MAX));
+        assert!(
+            !may_be_in(8, 0..=i64::MAX)
+                && !may_be_in(7, 4_000_000..=89_999_999)
+                && !may_be_in(7, 91_000_000..=i64::MAX)
+        );
     }
 
     proptest! {

@@ -4,12 +4,11 @@
 //! What is asked again is as little as a view's declaration allows: nothing while its inputs are the same, the times that
 //! records came to, the persons whose inputs changed, or everything.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::catalog::MemTable;
 
 use super::arrivals::Arrivals;
 use super::compute::Computer;
@@ -96,8 +95,11 @@ pub struct Pass<'a> {
     pub views: &'a mut Views,
     pub arrivals: Arrivals,
     /// Rows of views as questions have read them: of everybody or of some persons.
-    handed_out: Vec<(usize, Option<Arc<Persons>>, Vec<RecordBatch>)>,
+    handed_out: Vec<HandedOut>,
 }
+
+/// A view, whose rows of it, and the rows.
+type HandedOut = (usize, Option<Arc<Persons>>, Arc<Vec<RecordBatch>>);
 
 impl<'a> Pass<'a> {
     pub fn new(computer: &'a Computer, snapshot: Arc<Snapshot>, time: Time, views: &'a mut Views) -> Self {
@@ -134,7 +136,7 @@ impl<'a> Pass<'a> {
             }
             if let Some((times, own)) = arrived.rows(computer, &self.snapshot).await? {
                 let what = format!("{} of times", view.name);
-                let batches = computer.ask(own, &what, &view.sql, self.time).await?;
+                let batches = computer.ask_little(own, &what, &view.sql, self.time).await?;
                 return Ok(self.views.0[place].kept.take_times(times, column, batches)?);
             }
         }
@@ -145,7 +147,8 @@ impl<'a> Pass<'a> {
                 Change::Nothing => return Ok(Change::Nothing),
                 Change::Persons(persons) if self.are_few(&persons) => {
                     let snapshot = self.snapshot_of(reads, Some(&persons))?;
-                    let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
+                    let what = format!("{} of persons", view.name);
+                    let batches = computer.ask_little(&snapshot, &what, &view.sql, self.time).await?;
                     return Ok(self.views.0[place].kept.take_persons(&persons, batches)?);
                 }
                 _ => {}
@@ -162,27 +165,25 @@ impl<'a> Pass<'a> {
         persons.len() <= self.snapshot.identity.persons.len() / 2
     }
 
-    /// The snapshot with the views that are read as tables of it: all their rows, or those of `persons` and of nobody.
+    /// The snapshot's tables that are read, and the views that are read as tables beside them: all their rows, or those of `persons`
+    /// and of nobody.
     pub fn snapshot_of(&mut self, reads: &Reads, persons: Option<&Arc<Persons>>) -> Result<Arc<Snapshot>, Error> {
-        let mut tables = self.snapshot.tables.clone();
+        let table = |name: &String| Some((name.clone(), self.snapshot.tables.get(name)?.clone()));
+        let mut tables: HashMap<String, TableVersion> = reads.tables().iter().filter_map(table).collect();
         for view in reads.views() {
-            let is_it = |(known, of, _): &&(usize, Option<Arc<Persons>>, _)| {
-                known == view && of.as_ref().map(Arc::as_ptr) == persons.map(Arc::as_ptr)
-            };
-            let batches = match self.handed_out.iter().find(is_it) {
-                Some((_, _, batches)) => batches.clone(),
+            let is_it =
+                |(known, of, _): &&HandedOut| known == view && of.as_ref().map(Arc::as_ptr) == persons.map(Arc::as_ptr);
+            let rows = match self.handed_out.iter().find(is_it) {
+                Some((_, _, rows)) => rows.clone(),
                 None => {
                     let kept = &self.views.0[*view].kept;
-                    let batches = persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?;
-                    self.handed_out.push((*view, persons.cloned(), batches.clone()));
-                    batches
+                    let rows = Arc::new(persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?);
+                    self.handed_out.push((*view, persons.cloned(), rows.clone()));
+                    rows
                 }
             };
-            if let Some(schema) = batches.first().map(RecordBatch::schema) {
-                let name = format!("{SCHEMA}.{}", self.computer.definitions.views[*view].name);
-                let rows = MemTable::try_new(schema, vec![batches])?;
-                tables.insert(name, TableVersion::new(None, Arc::new(rows)));
-            }
+            let name = format!("{SCHEMA}.{}", self.computer.definitions.views[*view].name);
+            tables.insert(name, TableVersion::held(rows));
         }
         Ok(Arc::new(self.snapshot.with_tables(tables)))
     }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::TableType;
@@ -21,6 +22,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::scalar::ScalarValue;
 
+use super::held::HeldExec;
 use crate::snapshot::Pinned;
 use crate::source::TableVersion;
 
@@ -65,6 +67,10 @@ impl TableProvider for Rows {
         let snapshot = Pinned::of(session.config_options())?;
         match snapshot.tables.get(&self.name) {
             None => Ok(Arc::new(EmptyExec::new(wanted))),
+            Some(table) if table.is_held() => {
+                let rows = table.tail.iter().map(RecordBatch::num_rows).sum();
+                Ok(Arc::new(HeldExec::new(self.name.clone(), wanted, rows)))
+            }
             Some(table) => match table.received_by {
                 None => self.read(table, session, &wanted, filters, limit).await,
                 Some(at) => self.read_by(at, table, session, &wanted, filters).await,

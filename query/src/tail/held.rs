@@ -136,7 +136,7 @@ impl Chunk {
 }
 
 /// The partition and offset of each row.
-pub(super) fn places(rows: &RecordBatch) -> impl Iterator<Item = (i32, i64)> + '_ {
+pub fn places(rows: &RecordBatch) -> impl Iterator<Item = (i32, i64)> + '_ {
     let [_, partition, offset] = POSITION;
     let column = |name| rows.column_by_name(name).expect("a lake row has its place");
     let partitions = column(partition).as_primitive::<Int32Type>().values().iter();
