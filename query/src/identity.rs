@@ -30,4 +30,4 @@ mod unite;
 
 pub use build::build;
 pub use facts::Facts;
-pub use index::{IdType, Index, LinkStatus, Resolution, Rule};
+pub use index::{IdType, Index, LinkStatus, Person, PersonNo, Resolution, Rule};

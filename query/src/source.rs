@@ -31,6 +31,8 @@ pub struct TableVersion {
     pub landed: Arc<Positions>,
     /// Rows behind them.
     pub tail: Arc<Vec<RecordBatch>>,
+    /// Rows before them that are still in memory.
+    pub recent: Option<Arc<Recent>>,
     /// The offsets that both together reach to.
     pub next: Arc<Positions>,
     /// Of the tail that was taken.
@@ -39,6 +41,16 @@ pub struct TableVersion {
     pub cut: u64,
     /// Of lake and tail, only what had been received by then (microseconds UTC) is read; everything without it.
     pub received_by: Option<i64>,
+}
+
+/// Rows that are in the lake, but not for long.
+#[derive(Debug)]
+pub struct Recent {
+    /// From these offsets on, they and the tail are all that came.
+    pub from: Arc<Positions>,
+    /// As [`TableVersion::spans`], of what came before.
+    pub spans: Option<Arc<[Span]>>,
+    pub rows: Arc<Vec<RecordBatch>>,
 }
 
 impl TableVersion {
@@ -51,6 +63,7 @@ impl TableVersion {
             spans: None,
             landed: Arc::default(),
             tail: Arc::default(),
+            recent: None,
             next: Arc::default(),
             stamp: None,
             cut: 0,

@@ -2,7 +2,7 @@
 //!
 //! One thread follows every topic from where the lake was and keeps the good rows in memory, checked as landing checks
 //! them. A snapshot takes a version of each table and, per partition, exactly the rows behind the offsets that this
-//! version has: nothing twice, nothing missing, whatever landing does meanwhile. What has landed is forgotten.
+//! version has: nothing twice, nothing missing, whatever landing does meanwhile. What has landed is soon forgotten.
 //!
 //! Memory is bounded: a full tail stops reading until landing has caught up, and the watermark of answers says how far
 //! they reach. Bad records are left to landing, which makes letters of them.
@@ -15,6 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use chrono_tz::Tz;
 use lake::Lake;
@@ -108,6 +109,7 @@ impl Tail {
                 continue;
             }
             version.tail = held.cut(&version.landed);
+            version.recent = held.recent(version, Instant::now());
             version.next = Arc::new(held.next());
             version.stamp = Some(held.stamp);
             changed.insert(name);

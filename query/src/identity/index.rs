@@ -1,8 +1,10 @@
 //! Identifiers with the spans of time they belonged to someone. A [`Resolution`] is read off; nothing is decided here
 //! but R8, which joins two identifiers of one event.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use datafusion::common::HashMap;
+use hashbrown::Equivalent;
 
 use super::normal;
 use super::review::{Decision, Review, Use};
@@ -182,6 +184,16 @@ pub struct Index {
     pub decisions: Vec<Decision>,
 }
 
+/// A key of the links, borrowed.
+#[derive(Hash)]
+struct Key<'a>(IdType, &'a str);
+
+impl Equivalent<(IdType, Arc<str>)> for Key<'_> {
+    fn equivalent(&self, (id_type, value): &(IdType, Arc<str>)) -> bool {
+        self.0 == *id_type && *self.1 == **value
+    }
+}
+
 impl Index {
     /// Whose `value` was at `at` (microseconds UTC; `None` means whose it is now, the latest).
     pub fn resolve(&self, id_type: IdType, value: &str, at: Option<i64>) -> Resolution {
@@ -190,8 +202,7 @@ impl Index {
     }
 
     fn resolve_normal(&self, id_type: IdType, value: &str, at: Option<i64>) -> Resolution {
-        // Looking up by a borrowed text needs a key that owns one; identifiers are short.
-        let Some(spans) = self.links.get(&(id_type, Arc::from(value))) else { return Resolution::Unlinked };
+        let Some(spans) = self.links.get(&Key(id_type, value)) else { return Resolution::Unlinked };
         let at = at.unwrap_or(OPEN - 1);
         // Before the epoch there is nothing: a clock that says so is a clock that was never set.
         let next = spans.partition_point(|span| span.from <= at);
@@ -251,10 +262,15 @@ impl Index {
         found.map(|person| self.person(*person))
     }
 
+    /// The number of the person with exactly this id.
+    pub fn number(&self, id: &str) -> Option<PersonNo> {
+        self.by_id.get(id).copied()
+    }
+
     /// The use of a student number at `at` (`None`: the present one), as decisions name it.
     pub fn use_of(&self, student_no: &str, at: Option<i64>) -> Option<Use> {
         let number: Arc<str> = Arc::from(&*normal::identifier(student_no)?);
-        let spans = self.links.get(&(IdType::StudentNo, number.clone()))?;
+        let spans = self.links.get(&Key(IdType::StudentNo, &number))?;
         // The first use begins since ever, whenever its link does.
         let since = match spans.partition_point(|span| span.from <= at.unwrap_or(OPEN)) {
             0 | 1 => SINCE_EVER,
@@ -265,7 +281,7 @@ impl Index {
 
     /// Whose a use of a number is, and how sure that is.
     pub fn holder(&self, of: &Use) -> Option<Span> {
-        let spans = self.links.get(&(IdType::StudentNo, of.number.clone()))?;
+        let spans = self.links.get(&Key(IdType::StudentNo, &of.number))?;
         spans.get(spans.partition_point(|span| span.from <= of.since).saturating_sub(1)).copied()
     }
 
@@ -280,6 +296,11 @@ impl Index {
         let is_hers = |spans: &[Span]| spans.iter().any(|span| span.person == *person);
         let links = self.links.iter().filter(|((id_type, _), spans)| is_number(id_type) && is_hers(spans));
         links.map(|((_, value), _)| &**value).collect()
+    }
+
+    #[cfg(test)]
+    pub fn of_persons(ids: &[&str]) -> Self {
+        Self { by_id: ids.iter().map(|id| Arc::from(*id)).zip(0..).collect(), ..Self::default() }
     }
 
     /// Every link, ordered.

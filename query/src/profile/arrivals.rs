@@ -17,7 +17,7 @@ use schemas::Contract;
 use schemas::record::{BIZ_DATE, POSITION};
 
 use super::compute::Computer;
-use super::times::Times;
+use super::times::{MOMENT_US, Times};
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
@@ -28,8 +28,6 @@ use crate::tail::{Positions, places};
 /// When a record was taken in.
 const INGESTED: &str = "ingested_at";
 
-const SECOND_US: i64 = 1_000_000;
-
 /// What came, by table and offsets.
 #[derive(Debug, Default)]
 pub struct Arrivals(Vec<(Arc<Positions>, Arrived)>);
@@ -38,7 +36,7 @@ pub struct Arrivals(Vec<(Arc<Positions>, Arrived)>);
 #[derive(Debug)]
 pub struct Arrived {
     contract: Arc<Contract>,
-    /// Local day and second of each event, microseconds UTC; each once. None of a table whose key has no time.
+    /// Local day and moment of each event, microseconds UTC; each once. None of a table whose key has no time.
     pub moments: HashSet<(i32, i64)>,
     /// When the last of them was taken in, microseconds UTC.
     pub heard: Option<i64>,
@@ -80,18 +78,19 @@ impl Arrived {
     ) -> Result<Self, Error> {
         let contract = computer.contracts.get(table).expect("whoever asks has read its contract").clone();
         let [_, partition, offset] = POSITION;
-        let batches = match snapshot.tables.get(table).filter(|version| is_in_the_tail(version, behind)) {
-            Some(version) => version.tail.clone(),
+        let version = snapshot.tables.get(table);
+        let batches = match version.and_then(|version| in_memory(version, behind)) {
+            Some(batches) => batches,
             None => {
                 let is_behind =
                     |(known, next): (&i32, &i64)| col(partition).eq(lit(*known)).and(col(offset).gt_eq(lit(*next)));
                 let is_behind = disjunction(behind.iter().map(is_behind)).unwrap_or_else(|| lit(false));
-                Arc::new(stored(computer, snapshot, "what came", &contract, is_behind).await?)
+                stored(computer, snapshot, "what came", &contract, is_behind).await?
             }
         };
         let has_times = view::is_day_of_key(&contract);
         let (mut moments, mut heard) = (HashSet::new(), None);
-        for batch in &*batches {
+        for batch in &batches {
             let at = |name: &str| Ok::<_, Error>(as_timestamp_microsecond_array(column(batch, name)?)?);
             let ingested = at(INGESTED)?;
             let times = match has_times {
@@ -103,7 +102,7 @@ impl Arrived {
             for (row, _) in places(batch).enumerate().filter(|(_, place)| is_behind(*place)) {
                 heard = heard.max(value(ingested, row));
                 let moment = times.and_then(|(days, ats)| Some((value(days, row)?, value(ats, row)?)));
-                moments.extend(moment.map(|(day, at)| (day, at.div_euclid(SECOND_US) * SECOND_US)));
+                moments.extend(moment.map(|(day, at)| (day, at.div_euclid(MOMENT_US) * MOMENT_US)));
             }
         }
         Ok(Self { contract, moments, heard, rows: None })
@@ -125,13 +124,14 @@ impl Arrived {
             let contract = &self.contract;
             let (name, event_time) = (contract.name(), contract.event_time.as_str());
             let version = snapshot.tables.get(&name).expect("something came to it");
+            let recent = version.recent.as_ref().filter(|recent| !times.may_be_in(recent.spans.as_deref()));
             let mut rows = Vec::new();
-            if times.may_be_in(version.spans.as_deref()) {
+            if recent.is_none() && times.may_be_in(version.spans.as_deref()) {
                 let lake = TableVersion { tail: Arc::default(), ..version.clone() };
                 let lake = Arc::new(snapshot.with_tables(HashMap::from([(name.clone(), lake)])));
                 rows = stored(computer, &lake, "what is of the same time", contract, times.filter(event_time)).await?;
             }
-            for batch in &*version.tail {
+            for batch in recent.iter().flat_map(|recent| &*recent.rows).chain(&*version.tail) {
                 let days = as_date32_array(column(batch, BIZ_DATE)?)?;
                 let ats = as_timestamp_microsecond_array(column(batch, event_time)?)?;
                 let is_of = |(day, at): (Option<i32>, Option<i64>)| Some(times.has(day?, at?));
@@ -147,9 +147,15 @@ impl Arrived {
     }
 }
 
-/// Whether the lake has nothing of a table that lies behind `behind`: then it need not be looked at.
-fn is_in_the_tail(version: &TableVersion, behind: &Positions) -> bool {
-    behind.iter().all(|(partition, next)| version.landed.get(partition).is_some_and(|landed| landed <= next))
+/// All that came to a table behind `behind`, and more, where the lake is not needed for that.
+fn in_memory(version: &TableVersion, behind: &Positions) -> Option<Vec<RecordBatch>> {
+    let is_from =
+        |from: &Positions| behind.iter().all(|(partition, next)| from.get(partition).is_some_and(|from| from <= next));
+    if is_from(&version.landed) {
+        return Some(version.tail.to_vec());
+    }
+    let recent = version.recent.as_ref().filter(|recent| is_from(&recent.from))?;
+    Some(recent.rows.iter().chain(&*version.tail).cloned().collect())
 }
 
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, DataFusionError> {

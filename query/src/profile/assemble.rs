@@ -4,21 +4,22 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use datafusion::common::HashMap as FastMap;
+use datafusion::common::HashMap;
 use sha2::{Digest, Sha256};
 
 use super::compute::Computer;
 use super::definition::Item;
 use super::kept::Persons;
-use super::store::{ItemValue, Person, Profiles, Silence, State};
+use super::store::{ItemValue, ItemValues, Person, Profiles, Silence, State};
 use super::value::Value;
+use crate::identity::{self, PersonNo};
 use crate::snapshot::Snapshot;
 
 /// What a question gave one person for one item: the value, its time, and whether its sources disagree.
 pub type Given = Option<(Value, Option<i64>, bool)>;
 
 /// What a question gave, by person: parallel to its items.
-pub type Answers = FastMap<String, Vec<Given>>;
+pub type Answers = HashMap<PersonNo, Vec<Given>>;
 
 /// What was asked again: the places of the items, who was asked for where it is not everybody, and what was given.
 pub type Asked<'a> = (&'a [usize], Option<Arc<Persons>>, Answers);
@@ -36,33 +37,37 @@ impl Computer {
             .filter(|before| Arc::ptr_eq(&before.snapshot.identity, &snapshot.identity) && before.silences == silences);
         let of_some: Option<Vec<&Arc<Persons>>> = asked.iter().map(|(_, persons, _)| persons.as_ref()).collect();
         if let Some((before, of_some)) = same.zip(of_some) {
-            let touched: Persons = of_some.into_iter().flat_map(|persons| persons.iter().cloned()).collect();
+            let touched = of_some.into_iter().fold(Persons::new(), |touched, persons| &touched | &**persons);
             let mut persons = before.persons.clone();
-            for place in touched.iter().filter_map(|person| before.place(person)) {
-                let old = before.persons[place].clone();
-                persons[place] = self.person(&old.id, &old.student_nos, &mut asked, silences, Some(before));
+            for number in touched.ones() {
+                let person = &snapshot.identity.persons[number];
+                if let Some(place) = before.place(&person.id) {
+                    persons[place] = self.person(number, person, &mut asked, silences, Some(before));
+                }
             }
             return persons;
         }
-        let students = snapshot.identity.persons.iter().filter(|person| person.is_student);
-        students.map(|student| self.person(&student.id, &student.student_nos, &mut asked, silences, before)).collect()
+        let students = snapshot.identity.persons.iter().enumerate().filter(|(_, person)| person.is_student);
+        students.map(|(number, student)| self.person(number, student, &mut asked, silences, before)).collect()
     }
 
     fn person(
         &self,
-        id: &Arc<str>,
-        student_nos: &[Arc<str>],
+        number: usize,
+        of: &identity::Person,
         asked: &mut [Asked<'_>],
         silences: &[Silence],
         before: Option<&Profiles>,
     ) -> Arc<Person> {
+        let identity::Person { id, student_nos, .. } = of;
         let old = before.and_then(|before| before.by_id(id));
         let mut changed = Vec::new();
         for (items, persons, answers) in asked {
-            if persons.as_ref().is_some_and(|persons| !persons.contains(&**id)) {
+            if persons.as_ref().is_some_and(|persons| !persons.contains(number)) {
                 continue;
             }
-            let mut given = answers.remove(&**id).into_iter().flatten();
+            let mut given =
+                PersonNo::try_from(number).ok().and_then(|number| answers.remove(&number)).into_iter().flatten();
             for place in &**items {
                 let item = settle(given.next().flatten(), silences[*place]);
                 if old.is_none_or(|old| old.items[*place] != item) {
@@ -71,24 +76,29 @@ impl Computer {
             }
         }
         let are_silences_the_same = before.is_some_and(|before| before.silences == silences);
-        if let Some(old) = old.filter(|old| old.student_nos == student_nos)
+        if let Some(old) = old.filter(|old| old.student_nos == *student_nos)
             && changed.is_empty()
             && are_silences_the_same
         {
             return old.clone();
         }
-        let mut items = old.map_or_else(|| vec![ItemValue::MISSING; self.items().len()], |old| old.items.clone());
+        let mut items =
+            old.map_or_else(|| self.items().iter().map(|_| ItemValue::MISSING).collect(), |old| old.items.clone());
         let mut text = String::new();
         let mut digest = |place: usize, item: &ItemValue| digest(&self.items()[place], item, &mut text);
         let version = match old {
             Some(old) if are_silences_the_same => changed.into_iter().fold(old.version, |version, (place, item)| {
                 let version = version.wrapping_sub(digest(place, &items[place])).wrapping_add(digest(place, &item));
-                items[place] = item;
+                items.set(place, item);
                 version
             }),
             _ => {
-                items.iter_mut().zip(silences).for_each(|(item, silence)| item.hear(*silence));
-                changed.into_iter().for_each(|(place, item)| items[place] = item);
+                for (place, silence) in silences.iter().enumerate() {
+                    let mut item = items[place].clone();
+                    item.hear(*silence);
+                    items.set(place, item);
+                }
+                changed.into_iter().for_each(|(place, item)| items.set(place, item));
                 items
                     .iter()
                     .enumerate()
@@ -102,7 +112,7 @@ impl Computer {
         &self,
         id: &Arc<str>,
         student_nos: &[Arc<str>],
-        items: Vec<ItemValue>,
+        items: ItemValues,
         version: u64,
         before: Option<&Profiles>,
     ) -> Arc<Person> {

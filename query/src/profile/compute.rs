@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
@@ -33,6 +33,7 @@ use super::value::Value;
 use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::error::Error;
+use crate::identity::{Index, PersonNo};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
 use crate::table::rows::Rows;
@@ -325,22 +326,29 @@ impl Computer {
         };
         let mut answers = Answers::default();
         for batch in batches {
-            self.read(question, &batch, &mut answers)?;
+            self.read(question, &batch, &own.identity, &mut answers)?;
         }
         Ok(answers)
     }
 
     /// Takes a batch of answers into those of the persons.
-    fn read(&self, question: &Question, batch: &RecordBatch, answers: &mut Answers) -> Result<(), Error> {
+    fn read(
+        &self,
+        question: &Question,
+        batch: &RecordBatch,
+        index: &Index,
+        answers: &mut Answers,
+    ) -> Result<(), Error> {
         let persons = batch.column_by_name("person_id").expect("checked when planned");
         let persons = cast(persons, &DataType::Utf8).map_err(DataFusionError::from)?;
-        let persons = persons.as_string::<i32>();
+        let persons: Vec<Option<PersonNo>> =
+            persons.as_string::<i32>().iter().map(|person| person.and_then(|person| index.number(person))).collect();
         for (nth, place) in question.items.iter().enumerate() {
             let name = &self.items[*place].name;
             let values = batch.column_by_name(name).expect("checked when planned");
             let as_of = batch.column_by_name(&format!("{name}_as_of")).or_else(|| batch.column_by_name("as_of"));
             let conflict = batch.column_by_name(&format!("{name}_conflict"));
-            for row in (0..batch.num_rows()).filter(|row| persons.is_valid(*row)) {
+            for (row, person) in persons.iter().enumerate().filter_map(|(row, person)| Some((row, (*person)?))) {
                 let Some(value) = Value::at(values, row)? else { continue };
                 let cell = |column: Option<&ArrayRef>| column.map_or(Ok(None), |column| Value::at(column, row));
                 let as_of = match cell(as_of)? {
@@ -348,7 +356,7 @@ impl Computer {
                     _ => None,
                 };
                 let conflict = matches!(cell(conflict)?, Some(Value::Bool(true)));
-                let given = answers.entry_ref(persons.value(row)).or_insert_with(|| vec![None; question.items.len()]);
+                let given = answers.entry(person).or_insert_with(|| vec![None; question.items.len()]);
                 given[nth] = Some((value, as_of, conflict));
             }
         }

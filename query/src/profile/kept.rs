@@ -1,27 +1,29 @@
 //! The rows of a view, by person. Answers enter; the rows of all or of some persons leave, and with every answer that is taken
 //! in, who has other rows than before.
+//!
+//! Persons go by their numbers in the index of the identity: whatever is kept was answered by the same index.
 
-use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, BooleanArray, RecordBatch, StringArray, UInt32Array};
+use datafusion::arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, max, min, not, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::row::{RowConverter, SortField};
-use datafusion::common::HashMap as FastMap;
+use datafusion::common::HashMap;
 use datafusion::common::cast::{as_date32_array, as_string_array, as_timestamp_microsecond_array};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::Result;
+use fixedbitset::FixedBitSet;
 
 use super::times::Times;
+use crate::identity::{Index, PersonNo};
 
 /// Columns that say whose and of which day a row is.
 const PERSON: &str = "person_id";
 const DAY: &str = "biz_date";
 
-/// Who rows without a person are of.
-const NOBODY: &str = "";
+/// Who rows without a person are of; behind everybody.
+const NOBODY: PersonNo = PersonNo::MAX;
 
 /// Rows of one part at most: columns have 32-bit offsets.
 const PART_ROWS_MAX: usize = 8_000_000;
@@ -29,7 +31,8 @@ const PART_ROWS_MAX: usize = 8_000_000;
 /// Rows that are handed out in one batch: they are shared, not copied.
 const BATCH_ROWS: usize = 32_768;
 
-pub type Persons = HashSet<Arc<str>>;
+/// Some persons of an index, by their numbers.
+pub type Persons = FixedBitSet;
 
 /// What an answer has otherwise than the one before.
 #[derive(Debug, Clone)]
@@ -51,21 +54,21 @@ impl Change {
     }
 
     /// From what rows went and came, by person.
-    fn between(went: &Digests<'_>, came: &Digests<'_>) -> Self {
+    fn between(went: &Digests, came: &Digests) -> Self {
         let others =
-            went.iter().filter(|(person, digest)| came.get(*person) != Some(digest)).map(|(person, _)| *person);
+            went.iter().filter(|(person, digest)| came.get(*person) != Some(*digest)).map(|(person, _)| *person);
         let new = came.keys().filter(|person| !went.contains_key(*person)).copied();
-        let persons: Persons = others.chain(new).map(Arc::from).collect();
-        match persons.is_empty() {
-            true => Self::Nothing,
-            false if persons.contains(NOBODY) => Self::Everything,
-            false => Self::Persons(Arc::new(persons)),
+        let persons: Vec<usize> = others.chain(new).map(|person| person as usize).collect();
+        match persons.iter().max() {
+            None => Self::Nothing,
+            Some(last) if *last == NOBODY as usize => Self::Everything,
+            Some(_) => Self::Persons(Arc::new(persons.into_iter().collect())),
         }
     }
 }
 
 /// Sums of the hashes of rows, by person: equal for the same rows in any order.
-type Digests<'a> = FastMap<&'a str, u64>;
+type Digests = HashMap<PersonNo, u64>;
 
 /// The rows of one view.
 #[derive(Debug, Default)]
@@ -73,12 +76,20 @@ pub struct Kept {
     parts: Vec<Part>,
 }
 
+/// Rows, whose each of them is, and the hash of each.
+#[derive(Debug, Clone)]
+struct Rows {
+    batch: RecordBatch,
+    persons: Vec<PersonNo>,
+    hashes: Vec<u64>,
+}
+
 /// Rows that came with one answer, ordered by person.
 #[derive(Debug, Clone)]
 struct Part {
-    rows: RecordBatch,
-    hashes: Vec<u64>,
-    groups: FastMap<Box<str>, Range<usize>>,
+    rows: Rows,
+    /// Where the rows of each person begin.
+    groups: Vec<(PersonNo, usize)>,
     /// The first and the last day of the rows, where they have days.
     days: Option<(i32, i32)>,
     /// False for rows that a later answer has replaced.
@@ -91,7 +102,7 @@ impl Kept {
     pub fn all(&self) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for part in &self.parts {
-            let rows = part.valid_rows()?;
+            let rows = part.valid_rows()?.batch;
             let starts = (0..rows.num_rows()).step_by(BATCH_ROWS);
             batches.extend(starts.map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start))));
         }
@@ -102,22 +113,22 @@ impl Kept {
     pub fn of(&self, persons: &Persons) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for part in &self.parts {
-            let rows: Vec<u32> = part.of(persons).map(|row| row as u32).collect();
+            let rows: Vec<u32> = part.of(persons).into_iter().map(|row| row as u32).collect();
             if !rows.is_empty() {
-                batches.push(take_record_batch(&part.rows, &UInt32Array::from(rows))?);
+                batches.push(take_record_batch(&part.rows.batch, &UInt32Array::from(rows))?);
             }
         }
         Ok(batches)
     }
 
     /// `batches` are all rows from now on. Days from `cut` on are those that will be asked again most: they get parts of their own.
-    pub fn take_all(&mut self, batches: Vec<RecordBatch>, cut: Option<i32>) -> Result<Change> {
+    pub fn take_all(&mut self, batches: Vec<RecordBatch>, cut: Option<i32>, index: &Index) -> Result<Change> {
         let new = match cut {
             Some(cut) => {
                 let (before, after) = cut_at(batches, cut)?;
-                [Part::several(before)?, Part::several(after)?].concat()
+                [Part::several(Rows::all(before, index)?)?, Part::several(Rows::all(after, index)?)?].concat()
             }
-            None => Part::several(batches)?,
+            None => Part::several(Rows::all(batches, index)?)?,
         };
         let change = Change::between(
             &digests(self.parts.iter().map(|part| (part, part.all_valid()))),
@@ -128,29 +139,36 @@ impl Kept {
     }
 
     /// `batches` are all rows of `times` from now on; `column` says when a row's event was.
-    pub fn take_times(&mut self, times: &Times, column: &str, batches: Vec<RecordBatch>) -> Result<Change> {
+    pub fn take_times(
+        &mut self,
+        times: &Times,
+        column: &str,
+        batches: Vec<RecordBatch>,
+        index: &Index,
+    ) -> Result<Change> {
         self.join()?;
         let went = self.parts.iter().map(|part| part.of_times(times, column)).collect::<Result<Vec<_>>>()?;
-        self.replace(went, batches)
+        self.replace(went, Rows::all(batches, index)?)
     }
 
     /// `batches` are all rows of `persons` from now on; what they have of others is left out.
-    pub fn take_persons(&mut self, persons: &Persons, batches: Vec<RecordBatch>) -> Result<Change> {
+    pub fn take_persons(&mut self, persons: &Persons, batches: Vec<RecordBatch>, index: &Index) -> Result<Change> {
         self.join()?;
-        let is_asked_for = |person: Option<&str>| Some(person.is_some_and(|person| persons.contains(person)));
         let mut own = Vec::new();
         for batch in batches {
-            let Some(column) = batch.column_by_name(PERSON) else { continue };
-            let is_own: BooleanArray = as_string_array(column)?.iter().map(is_asked_for).collect();
-            own.push(filter_record_batch(&batch, &is_own)?);
+            let of = numbers(&batch, index)?;
+            let is_own: Vec<bool> = of.iter().map(|person| persons.contains(*person as usize)).collect();
+            let rows =
+                if is_own.contains(&false) { filter_record_batch(&batch, &is_own.clone().into())? } else { batch };
+            own.push(Rows::new(rows, kept(&of, &is_own))?);
         }
-        let went = self.parts.iter().map(|part| part.of_only(persons).collect()).collect();
+        let went = self.parts.iter().map(|part| part.of_only(persons)).collect();
         self.replace(went, own)
     }
 
-    /// Rows of each part go, and `batches` come.
-    fn replace(&mut self, went: Vec<Vec<usize>>, batches: Vec<RecordBatch>) -> Result<Change> {
-        let new = Part::several(batches)?;
+    /// Rows of each part go, and others come.
+    fn replace(&mut self, went: Vec<Vec<usize>>, came: Vec<Rows>) -> Result<Change> {
+        let new = Part::several(came)?;
         let change = Change::between(
             &digests(self.parts.iter().zip(&went).map(|(part, rows)| (part, rows.iter().copied()))),
             &digests(new.iter().map(|part| (part, part.all_valid()))),
@@ -195,67 +213,98 @@ fn cut_at(batches: Vec<RecordBatch>, cut: i32) -> Result<(Vec<RecordBatch>, Vec<
     Ok((before, after))
 }
 
-fn digests<'a, R: IntoIterator<Item = usize>>(parts: impl Iterator<Item = (&'a Part, R)>) -> Digests<'a> {
+fn digests<'a, R: IntoIterator<Item = usize>>(parts: impl Iterator<Item = (&'a Part, R)>) -> Digests {
     let mut digests = Digests::default();
+    let mut add = |person: PersonNo, sum: u64| {
+        if sum != 0 {
+            let digest = digests.entry(person).or_default();
+            *digest = digest.wrapping_add(sum);
+        }
+    };
     for (part, rows) in parts {
-        let persons = part.persons();
-        let mut last: (&str, u64) = (NOBODY, 0);
+        let mut last = (NOBODY, 0_u64);
         for row in rows {
-            let person =
-                persons.map_or(NOBODY, |persons| if persons.is_null(row) { NOBODY } else { persons.value(row) });
+            let person = part.rows.persons[row];
             // Rows are ordered by person.
             if person != last.0 {
                 let (before, sum) = std::mem::replace(&mut last, (person, 0));
-                add(&mut digests, before, sum);
+                add(before, sum);
             }
-            last.1 = last.1.wrapping_add(part.hashes[row]);
+            last.1 = last.1.wrapping_add(part.rows.hashes[row]);
         }
-        add(&mut digests, last.0, last.1);
+        add(last.0, last.1);
     }
     digests
 }
 
-fn add<'a>(digests: &mut Digests<'a>, person: &'a str, sum: u64) {
-    if sum != 0 {
-        let digest = digests.entry(person).or_default();
-        *digest = digest.wrapping_add(sum);
+/// Whose each row is.
+fn numbers(rows: &RecordBatch, index: &Index) -> Result<Vec<PersonNo>> {
+    let Some(persons) = rows.column_by_name(PERSON) else { return Ok(vec![NOBODY; rows.num_rows()]) };
+    let number = |person: Option<&str>| person.and_then(|person| index.number(person)).unwrap_or(NOBODY);
+    Ok(as_string_array(persons)?.iter().map(number).collect())
+}
+
+/// The values that are to be kept.
+fn kept<T: Copy>(values: &[T], is_kept: &[bool]) -> Vec<T> {
+    values.iter().zip(is_kept).filter(|(_, is_kept)| **is_kept).map(|(value, _)| *value).collect()
+}
+
+impl Rows {
+    fn new(batch: RecordBatch, persons: Vec<PersonNo>) -> Result<Self> {
+        let hashes = hashes(&batch)?;
+        Ok(Self { batch, persons, hashes })
+    }
+
+    fn all(batches: Vec<RecordBatch>, index: &Index) -> Result<Vec<Self>> {
+        let rows = |batch: RecordBatch| {
+            let persons = numbers(&batch, index)?;
+            Self::new(batch, persons)
+        };
+        batches.into_iter().map(rows).collect()
     }
 }
 
 impl Part {
-    /// The rows of `batches`, in as many parts as they need.
-    fn several(batches: Vec<RecordBatch>) -> Result<Vec<Self>> {
-        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(Vec::new()) };
+    /// The rows of `all`, in as many parts as they need.
+    fn several(all: Vec<Rows>) -> Result<Vec<Self>> {
         let (mut parts, mut together, mut count) = (Vec::new(), Vec::new(), 0);
-        for batch in batches.into_iter().filter(|batch| batch.num_rows() > 0) {
-            if count + batch.num_rows() > PART_ROWS_MAX {
-                parts.push(Self::new(&schema, &std::mem::take(&mut together))?);
+        for rows in all.into_iter().filter(|rows| !rows.persons.is_empty()) {
+            if count > 0 && count + rows.persons.len() > PART_ROWS_MAX {
+                parts.push(Self::new(&std::mem::take(&mut together))?);
                 count = 0;
             }
-            count += batch.num_rows();
-            together.push(batch);
+            count += rows.persons.len();
+            together.push(rows);
         }
-        if count > 0 || parts.is_empty() {
-            parts.push(Self::new(&schema, &together)?);
+        if count > 0 {
+            parts.push(Self::new(&together)?);
         }
         Ok(parts)
     }
 
-    fn new(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Self> {
-        let rows = concat_batches(schema, batches)?;
-        let (order, groups) = match rows.column_by_name(PERSON) {
-            Some(persons) => by_person(as_string_array(persons)?),
-            None => (None, FastMap::from_iter([(NOBODY.into(), 0..rows.num_rows())])),
+    fn new(all: &[Rows]) -> Result<Self> {
+        let batch = concat_batches(all[0].batch.schema_ref(), all.iter().map(|rows| &rows.batch))?;
+        let persons: Vec<PersonNo> = all.iter().flat_map(|rows| &rows.persons).copied().collect();
+        let hashes: Vec<u64> = all.iter().flat_map(|rows| &rows.hashes).copied().collect();
+        let rows = if persons.is_sorted() {
+            Rows { batch, persons, hashes }
+        } else {
+            // Parts that become one are in order already, each.
+            let mut order: Vec<(PersonNo, u32)> = persons.into_iter().zip(0..).collect();
+            order.sort_by_key(|(person, _)| *person);
+            let places: UInt32Array = order.iter().map(|(_, row)| *row).collect();
+            Rows {
+                batch: take_record_batch(&batch, &places)?,
+                hashes: order.iter().map(|(_, row)| hashes[*row as usize]).collect(),
+                persons: order.into_iter().map(|(person, _)| person).collect(),
+            }
         };
-        let rows = order.map_or(Ok(rows.clone()), |order| take_record_batch(&rows, &order))?;
-        let days = rows.column_by_name(DAY).map(|days| as_date32_array(days)).transpose()?;
+        let mut groups: Vec<_> = rows.persons.iter().copied().zip(0..).collect();
+        groups.dedup_by_key(|(person, _)| *person);
+        let days = rows.batch.column_by_name(DAY).map(|days| as_date32_array(days)).transpose()?;
         let days = days.and_then(|days| min(days).zip(max(days)));
-        let (hashes, valid_count) = (hashes(&rows)?, rows.num_rows());
-        Ok(Self { rows, hashes, groups, days, is_valid: vec![true; valid_count], valid_count })
-    }
-
-    fn persons(&self) -> Option<&StringArray> {
-        self.rows.column_by_name(PERSON).and_then(|persons| persons.as_any().downcast_ref())
+        let valid_count = rows.persons.len();
+        Ok(Self { rows, groups, days, is_valid: vec![true; valid_count], valid_count })
     }
 
     fn invalidate(&mut self, row: usize) {
@@ -263,28 +312,50 @@ impl Part {
     }
 
     fn all_valid(&self) -> impl Iterator<Item = usize> {
-        (0..self.rows.num_rows()).filter(|row| self.is_valid[*row])
+        (0..self.is_valid.len()).filter(|row| self.is_valid[*row])
     }
 
-    fn valid_rows(&self) -> Result<RecordBatch> {
-        match self.valid_count == self.rows.num_rows() {
-            true => Ok(self.rows.clone()),
-            false => Ok(filter_record_batch(&self.rows, &BooleanArray::from(self.is_valid.clone()))?),
+    fn valid_rows(&self) -> Result<Rows> {
+        if self.valid_count == self.is_valid.len() {
+            return Ok(self.rows.clone());
         }
+        let Rows { batch, persons, hashes } = &self.rows;
+        let batch = filter_record_batch(batch, &BooleanArray::from(self.is_valid.clone()))?;
+        Ok(Rows { batch, persons: kept(persons, &self.is_valid), hashes: kept(hashes, &self.is_valid) })
     }
 
-    fn of_only(&self, persons: &Persons) -> impl Iterator<Item = usize> {
-        let groups = persons.iter().filter_map(|person| self.groups.get(&**person).cloned());
-        groups.flatten().filter(|row| self.is_valid[*row])
+    /// Where the rows of the group at `place` are.
+    fn group(&self, place: usize) -> Range<usize> {
+        let end = self.groups.get(place + 1).map_or(self.is_valid.len(), |(_, start)| *start);
+        self.groups[place].1..end
     }
 
-    fn of(&self, persons: &Persons) -> impl Iterator<Item = usize> {
-        let nobody = self.groups.get(NOBODY).cloned().into_iter().flatten().filter(|row| self.is_valid[*row]);
-        nobody.chain(self.of_only(persons))
+    fn of_only(&self, persons: &Persons) -> Vec<usize> {
+        let (mut rows, mut place) = (Vec::new(), 0);
+        for person in persons.ones() {
+            place += self.groups[place..].partition_point(|(known, _)| (*known as usize) < person);
+            match self.groups.get(place) {
+                Some((known, _)) if *known as usize == person => {
+                    rows.extend(self.group(place).filter(|row| self.is_valid[*row]));
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        rows
+    }
+
+    fn of(&self, persons: &Persons) -> Vec<usize> {
+        let mut rows = self.of_only(persons);
+        if self.groups.last().is_some_and(|(last, _)| *last == NOBODY) {
+            rows.extend(self.group(self.groups.len() - 1).filter(|row| self.is_valid[*row]));
+        }
+        rows
     }
 
     fn of_times(&self, times: &Times, column: &str) -> Result<Vec<usize>> {
-        let (days, ats) = (self.rows.column_by_name(DAY), self.rows.column_by_name(column));
+        let batch = &self.rows.batch;
+        let (days, ats) = (batch.column_by_name(DAY), batch.column_by_name(column));
         let is_outside = |(first, last): (i32, i32)| !times.days().iter().any(|day| (first..=last).contains(day));
         let (Some(days), Some(ats), false) = (days, ats, self.days.is_none_or(is_outside)) else {
             return Ok(Vec::new());
@@ -296,37 +367,8 @@ impl Part {
                 && ats.is_valid(*row)
                 && times.has(days.value(*row), ats.value(*row))
         };
-        Ok((0..self.rows.num_rows()).filter(is_of).collect())
+        Ok((0..self.is_valid.len()).filter(is_of).collect())
     }
-}
-
-/// The order that puts the rows of a person together, and where they are then.
-fn by_person(persons: &StringArray) -> (Option<UInt32Array>, FastMap<Box<str>, Range<usize>>) {
-    let mut numbers: FastMap<&str, usize> = FastMap::default();
-    let (mut number_of, mut counts) = (Vec::with_capacity(persons.len()), Vec::new());
-    for person in persons {
-        let next = numbers.len();
-        let number = *numbers.entry(person.unwrap_or(NOBODY)).or_insert(next);
-        if number == next {
-            counts.push(0);
-        }
-        counts[number] += 1;
-        number_of.push(number);
-    }
-    let ends = counts.iter().scan(0, |end, count| {
-        *end += count;
-        Some(*end)
-    });
-    let mut next: Vec<usize> = ends.zip(&counts).map(|(end, count)| end - count).collect();
-    let groups =
-        numbers.into_iter().map(|(person, number)| (person.into(), next[number]..next[number] + counts[number]));
-    let groups = groups.collect();
-    let mut order = vec![0; persons.len()];
-    for (row, number) in number_of.into_iter().enumerate() {
-        order[next[number]] = row as u32;
-        next[number] += 1;
-    }
-    (Some(UInt32Array::from(order)), groups)
 }
 
 /// A hash of each row. Every column counts by its place, so that a value that moves to another column is another row.
@@ -366,7 +408,7 @@ fn mixed(value: u64) -> u64 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, TimestampMicrosecondArray};
+    use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
     use proptest::prelude::*;
 
     use super::*;
@@ -421,34 +463,35 @@ mod tests {
         #[test]
         fn rows_are_those_of_the_last_answers(steps in proptest::collection::vec((0..4_u8, some_rows(), 0..6_u8, 0..4_i32), 1..8)) {
             let (mut kept, mut model): (Kept, Vec<Row>) = Default::default();
+            let index = Index::of_persons(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
             for (step, mut new, person, day) in steps {
                 let before = model.clone();
                 let change = match step {
                     0 | 1 => {
                         model = new.clone();
-                        kept.take_all(vec![batch(&new)], (step == 1).then_some(day))
+                        kept.take_all(vec![batch(&new)], (step == 1).then_some(day), &index)
                     }
                     2 => {
                         new.iter_mut().for_each(|row| row.1 = day);
                         model.retain(|row| row.1 != day);
                         model.extend(&new);
-                        kept.take_times(&Times::of([(day, noon(day))].into_iter()).unwrap(), TIME, vec![batch(&new)])
+                        kept.take_times(&Times::of([(day, noon(day))].into_iter()).unwrap(), TIME, vec![batch(&new)], &index)
                     }
                     _ => {
-                        let persons: Persons = (1..=person).map(|person| person.to_string().into()).collect();
+                        let persons: Persons = (1..=usize::from(person)).collect();
                         let is_asked_for = |row: &Row| (1..=person).contains(&row.0);
                         model.retain(|row| !is_asked_for(row));
                         model.extend(new.iter().filter(|row| is_asked_for(row)));
-                        kept.take_persons(&persons, vec![batch(&new)])
+                        kept.take_persons(&persons, vec![batch(&new)], &index)
                     }
                 };
                 model.sort_unstable();
                 prop_assert_eq!(rows(kept.all().unwrap()), model.clone());
-                let persons: Persons = [Arc::from("2"), Arc::from("9")].into();
+                let persons: Persons = [2, 9].into_iter().collect();
                 prop_assert_eq!(rows(kept.of(&persons).unwrap()), [of(&model, 0), of(&model, 2)].concat());
                 let told = match change.unwrap() {
                     Change::Nothing => BTreeSet::new(),
-                    Change::Persons(persons) => persons.iter().map(|person| person.parse().unwrap()).collect(),
+                    Change::Persons(persons) => persons.ones().map(|person| person as u8).collect(),
                     Change::Everything => [0].into(),
                 };
                 let expected = changed(&before, &model);

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Index;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
+use datafusion::common::HashMap as FastMap;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use topic::Watermark;
@@ -52,6 +54,38 @@ impl ItemValue {
     }
 }
 
+/// Items in one allocation.
+const TOGETHER: usize = 8;
+
+/// All items of a person, by their places. Values of those before and after a change are the same, but for those near to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ItemValues(Vec<Arc<[ItemValue]>>);
+
+impl ItemValues {
+    pub fn iter(&self) -> impl Iterator<Item = &ItemValue> {
+        self.0.iter().flat_map(|together| &**together)
+    }
+
+    pub fn set(&mut self, place: usize, item: ItemValue) {
+        Arc::make_mut(&mut self.0[place / TOGETHER])[place % TOGETHER] = item;
+    }
+}
+
+impl FromIterator<ItemValue> for ItemValues {
+    fn from_iter<I: IntoIterator<Item = ItemValue>>(items: I) -> Self {
+        let items: Vec<_> = items.into_iter().collect();
+        Self(items.chunks(TOGETHER).map(Arc::from).collect())
+    }
+}
+
+impl Index<usize> for ItemValues {
+    type Output = ItemValue;
+
+    fn index(&self, place: usize) -> &ItemValue {
+        &self.0[place / TOGETHER][place % TOGETHER]
+    }
+}
+
 /// How long the sources of an item have been silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Silence {
@@ -73,7 +107,7 @@ pub struct Person {
     /// Equal exactly when all items are; see [`Person::version_text`].
     pub version: u64,
     /// Parallel to [`Profiles::items`].
-    pub items: Vec<ItemValue>,
+    pub items: ItemValues,
     pub class_id: Option<String>,
     pub college_id: Option<String>,
     pub building_id: Option<String>,
@@ -110,7 +144,7 @@ pub struct Profiles {
     pub(super) types: Arc<Vec<DataType>>,
     /// Ordered by id.
     pub persons: Vec<Arc<Person>>,
-    by_id: Arc<HashMap<Arc<str>, usize>>,
+    by_id: Arc<FastMap<Arc<str>, usize>>,
     /// What the questions were answered from, in their order.
     pub(super) inputs: Vec<Inputs>,
     /// When each source last gave anything, microseconds UTC.
@@ -138,7 +172,7 @@ impl Profiles {
         let by_id = match before.filter(are_the_same) {
             Some(before) => before.by_id.clone(),
             None => {
-                let by_id: HashMap<Arc<str>, usize> = persons.iter().enumerate().map(place).collect();
+                let by_id: FastMap<Arc<str>, usize> = persons.iter().enumerate().map(place).collect();
                 let left = before.into_iter().flat_map(|before| &before.persons);
                 gone.extend(left.map(|person| (person.id.clone(), revision)));
                 gone.retain(|(id, _)| !by_id.contains_key(id));

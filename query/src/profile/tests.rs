@@ -44,7 +44,7 @@ fn show(profiles: &Profiles, student_no: &str) -> String {
     let person = profiles.by_student_no(student_no).unwrap();
     let mut out = String::new();
     let mut missing = "missing:".to_string();
-    for (item, given) in profiles.items.iter().zip(&person.items) {
+    for (item, given) in profiles.items.iter().zip(person.items.iter()) {
         let Some(value) = &given.value else {
             assert_eq!(given.state, State::Missing);
             missing += &format!(" {}", item.id);
@@ -190,7 +190,7 @@ async fn nothing_known_is_missing_and_not_zero() {
     let filled: Vec<_> = profiles
         .items
         .iter()
-        .zip(&person.items)
+        .zip(person.items.iter())
         .filter(|(_, given)| given.state != State::Missing)
         .map(|(item, _)| &*item.id)
         .collect();

@@ -12,8 +12,11 @@ use schemas::record::BIZ_DATE;
 /// Stretches that are asked for one by one; beyond, they are made of longer units.
 const STRETCHES_MAX: usize = 32;
 
-/// Second, minute, hour, in microseconds.
-const UNITS_US: [i64; 3] = [1_000_000, 60_000_000, 3_600_000_000];
+/// A tenth of a second, a second, a minute, an hour, in microseconds.
+const UNITS_US: [i64; 4] = [MOMENT_US, 1_000_000, 60_000_000, 3_600_000_000];
+
+/// What is taken for one moment.
+pub const MOMENT_US: i64 = 100_000;
 
 /// Moments of some days: those that lie in a stretch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +95,9 @@ mod tests {
     fn moments_that_follow_one_another_are_one_stretch() {
         let times =
             Times::of([(7, 5_000_000), (7, 3_999_999), (8, 4_000_000), (7, 90_000_000)].into_iter()).expect("few");
-        assert_eq!(times.stretches, [3_000_000..6_000_000, 90_000_000..91_000_000]);
+        assert_eq!(times.stretches, [3_900_000..4_100_000, 5_000_000..5_100_000, 90_000_000..90_100_000]);
         assert_eq!(times.days, [7, 8]);
-        assert!(times.has(8, 5_999_999) && !times.has(9, 5_999_999) && !times.has(7, 6_000_000));
+        assert!(times.has(8, 5_099_999) && !times.has(9, 5_099_999) && !times.has(7, 5_100_000));
     }
 
     #[test]
@@ -114,7 +117,7 @@ mod tests {
         let times = Times::of([(7, 3_000_000), (7, 90_000_000)].into_iter()).expect("few");
         let may_be_in = |day, times_of| times.may_be_in(Some(&[Span { day, times: times_of }]));
         assert!(times.may_be_in(None) && !times.may_be_in(Some(&[])));
-        assert!(may_be_in(7, 0..=3_000_000) && may_be_in(7, 3_999_999..=5_000_000) && may_be_in(7, 0..=i64::MAX));
+        assert!(may_be_in(7, 0..=3_000_000) && may_be_in(7, 3_099_999..=5_000_000) && may_be_in(7, 0..=i64::MAX));
         assert!(
             !may_be_in(8, 0..=i64::MAX)
                 && !may_be_in(7, 4_000_000..=89_999_999)

@@ -124,7 +124,8 @@ impl<'a> Pass<'a> {
 
     /// Asks as little of a view as its declaration allows.
     async fn ask_again(&mut self, place: usize, old: Option<Inputs>, new: &Inputs) -> Result<Change, Error> {
-        let computer = self.computer;
+        let (computer, identity) = (self.computer, self.snapshot.identity.clone());
+        let index = &*identity;
         let (view, reads) = (&computer.definitions.views[place], &computer.view_reads[place]);
         if let Some(column) = &computer.times_of[place]
             && let Some((table, behind)) =
@@ -137,7 +138,7 @@ impl<'a> Pass<'a> {
             if let Some((times, own)) = arrived.rows(computer, &self.snapshot).await? {
                 let what = format!("{} of times", view.name);
                 let batches = computer.ask_little(own, &what, &view.sql, self.time).await?;
-                return Ok(self.views.0[place].kept.take_times(times, column, batches)?);
+                return Ok(self.views.0[place].kept.take_times(times, column, batches, index)?);
             }
         }
         if view.by_person
@@ -149,7 +150,7 @@ impl<'a> Pass<'a> {
                     let snapshot = self.snapshot_of(reads, Some(&persons))?;
                     let what = format!("{} of persons", view.name);
                     let batches = computer.ask_little(&snapshot, &what, &view.sql, self.time).await?;
-                    return Ok(self.views.0[place].kept.take_persons(&persons, batches)?);
+                    return Ok(self.views.0[place].kept.take_persons(&persons, batches, index)?);
                 }
                 _ => {}
             }
@@ -157,12 +158,12 @@ impl<'a> Pass<'a> {
         let snapshot = self.snapshot_of(reads, None)?;
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
         let cut = view.by_time.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
-        Ok(self.views.0[place].kept.take_all(batches, cut)?)
+        Ok(self.views.0[place].kept.take_all(batches, cut, index)?)
     }
 
     /// Asking for them alone costs less than asking for everybody.
     pub fn are_few(&self, persons: &Persons) -> bool {
-        persons.len() <= self.snapshot.identity.persons.len() / 2
+        persons.count_ones(..) <= self.snapshot.identity.persons.len() / 2
     }
 
     /// The snapshot's tables that are read, and the views that are read as tables beside them: all their rows, or those of `persons`

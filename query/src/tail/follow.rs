@@ -134,6 +134,7 @@ fn open(tail: &Tail, gaps: &mut BTreeSet<(String, i32)>) -> Result<Option<Opened
         for (Extent { partition, high, .. }, start) in starts {
             match start {
                 Start::At(offset) => {
+                    tail.tables().entry(contract.name()).or_default().begin(partition, offset);
                     positions.push(Position { topic: topic.clone(), partition, offset });
                     ends.push(End { table: contract.name(), partition, offset: high });
                 }

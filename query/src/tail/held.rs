@@ -1,28 +1,44 @@
-//! The rows of one table's tail. Chunks enter in the order of each partition; those behind what has landed leave.
+//! The rows of one table's tail. Chunks enter in the order of each partition; those behind what has landed leave, and those that
+//! have landed stay for a short time: who follows a table sees what is new without looking into the lake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{AsArray, BooleanArray};
-use datafusion::arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, not};
 use datafusion::arrow::datatypes::{Int32Type, Int64Type};
 use datafusion::arrow::record_batch::RecordBatch;
+use lake::Span;
 use schemas::record::POSITION;
 use topic::Extent;
 
 use super::Positions;
+use crate::source::{Recent, TableVersion};
 
 /// Chunks of as many rows are not joined to others.
 const CHUNK_ROWS_MAX: usize = 8192;
+
+/// Between two marks. What has landed stays for as long, and for twice as long at the most.
+const MARK_EVERY: Duration = Duration::from_secs(10);
+
+/// Rows that have landed and stay, at the most.
+const RECENT_ROWS_MAX: usize = 200_000;
 
 /// What is held of one table.
 #[derive(Debug, Default)]
 pub struct Held {
     chunks: Vec<Chunk>,
+    /// Those that have landed since the first mark.
+    recent: Vec<Chunk>,
+    /// One or two; none before the first version of the lake.
+    marks: VecDeque<Mark>,
     /// What has landed, as of the last cut.
     landed: Positions,
     /// How far the log was read.
     read: Positions,
+    /// Where reading stands, without a gap since the first mark.
+    at: Positions,
     /// Of the topic; 0 while it is not known.
     pub partitions: i32,
     /// Changes whenever anything here does.
@@ -34,6 +50,15 @@ pub struct Held {
 struct Chunk {
     rows: RecordBatch,
     spans: BTreeMap<i32, (i64, i64)>,
+}
+
+/// A version of the lake, behind which every row is still held.
+#[derive(Debug)]
+struct Mark {
+    at: Instant,
+    landed: Arc<Positions>,
+    spans: Option<Arc<[Span]>>,
+    cut: u64,
 }
 
 /// Where to begin with a partition.
@@ -64,6 +89,14 @@ impl Held {
         }
     }
 
+    /// A partition is read from here.
+    pub fn begin(&mut self, partition: i32, offset: i64) {
+        // What lies between may have landed, and is not held.
+        if self.at.insert(partition, offset) != Some(offset) {
+            self.marks.clear();
+        }
+    }
+
     /// The next offset that is neither read nor landed.
     pub fn position(&self, partition: i32) -> Option<i64> {
         self.read.get(&partition).copied().max(self.landed.get(&partition).copied())
@@ -72,8 +105,10 @@ impl Held {
     /// Takes rows, and how far they reach: all good records between there and where the partition was read to.
     pub fn add(&mut self, rows: Option<RecordBatch>, next: &Positions) {
         for (&partition, &offset) in next {
-            let read = self.read.entry(partition).or_default();
-            *read = offset.max(*read);
+            for known in [&mut self.read, &mut self.at] {
+                let known = known.entry(partition).or_default();
+                *known = offset.max(*known);
+            }
         }
         self.chunks.extend(rows.filter(|rows| rows.num_rows() > 0).map(Chunk::new));
         // As a log-structured merge: few chunks, and no row is copied more than a dozen times.
@@ -88,15 +123,37 @@ impl Held {
         self.stamp += 1;
     }
 
-    /// Forgets what has landed, and gives the rest.
+    /// What has not landed.
     pub fn cut(&mut self, landed: &Positions) -> Arc<Vec<RecordBatch>> {
         for (&partition, &offset) in landed {
             let known = self.landed.entry(partition).or_default();
             *known = offset.max(*known);
         }
-        self.chunks =
-            std::mem::take(&mut self.chunks).into_iter().filter_map(|chunk| chunk.cut(&self.landed)).collect();
-        Arc::new(self.chunks.iter().map(|chunk| chunk.rows.clone()).collect())
+        for chunk in std::mem::take(&mut self.chunks) {
+            let (before, behind) = chunk.cut(&self.landed);
+            self.recent.extend(before);
+            self.chunks.extend(behind);
+        }
+        rows(&self.chunks)
+    }
+
+    /// What of `version` is held that has landed, once what has not is cut off; none while landing is ahead of what was read.
+    pub fn recent(&mut self, version: &TableVersion, now: Instant) -> Option<Arc<Recent>> {
+        let rows_held: usize = self.recent.iter().map(|chunk| chunk.rows.num_rows()).sum();
+        if rows_held > RECENT_ROWS_MAX || self.marks.back().is_some_and(|mark| mark.cut != version.cut) {
+            self.marks.clear();
+        }
+        if self.marks.back().is_none_or(|mark| now.duration_since(mark.at) >= MARK_EVERY) {
+            let TableVersion { landed, spans, cut, .. } = version;
+            self.marks.push_back(Mark { at: now, landed: landed.clone(), spans: spans.clone(), cut: *cut });
+            self.marks.drain(..self.marks.len().saturating_sub(2));
+        }
+        let Mark { landed, spans, .. } = &self.marks[0];
+        let is_before = |(partition, (_, last)): (&i32, &(i64, i64))| last < landed.get(partition).unwrap_or(&0);
+        self.recent.retain(|chunk| !chunk.spans.iter().all(is_before));
+        let is_read = |(partition, landed): (&i32, &i64)| self.at.get(partition).is_some_and(|at| at >= landed);
+        let recent = || Arc::new(Recent { from: landed.clone(), spans: spans.clone(), rows: rows(&self.recent) });
+        version.landed.iter().all(is_read).then(recent)
     }
 
     /// How far lake and tail together reach.
@@ -120,19 +177,27 @@ impl Chunk {
         Self { rows, spans }
     }
 
-    /// The rows that have not landed.
-    fn cut(self, landed: &Positions) -> Option<Self> {
+    /// The rows that have landed, and those that have not.
+    fn cut(self, landed: &Positions) -> (Option<Self>, Option<Self>) {
         let landed = |partition: i32| landed.get(&partition).copied().unwrap_or(0);
         if self.spans.iter().all(|(&partition, &(first, _))| first >= landed(partition)) {
-            return Some(self);
+            return (None, Some(self));
         }
         if self.spans.iter().all(|(&partition, &(_, last))| last < landed(partition)) {
-            return None;
+            return (Some(self), None);
         }
-        let is_ahead = places(&self.rows).map(|(partition, offset)| Some(offset >= landed(partition)));
-        let rows = filter_record_batch(&self.rows, &BooleanArray::from_iter(is_ahead));
-        Some(Self::new(rows.expect("a mask of a batch's own rows filters it")))
+        let is_behind: BooleanArray =
+            places(&self.rows).map(|(partition, offset)| Some(offset >= landed(partition))).collect();
+        let part = |mask: &BooleanArray| {
+            let rows = filter_record_batch(&self.rows, mask).expect("a mask of a batch's own rows filters it");
+            Some(Self::new(rows))
+        };
+        (part(&not(&is_behind).expect("a mask")), part(&is_behind))
     }
+}
+
+fn rows(chunks: &[Chunk]) -> Arc<Vec<RecordBatch>> {
+    Arc::new(chunks.iter().map(|chunk| chunk.rows.clone()).collect())
 }
 
 /// The partition and offset of each row.

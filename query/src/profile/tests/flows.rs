@@ -202,7 +202,7 @@ impl School {
         let (student_no, ids) = what.split_once(' ').unwrap_or((what, ""));
         let Some(person) = profiles.by_student_no(student_no) else { return "no profile\n".to_string() };
         let mut out = String::new();
-        for (item, given) in profiles.items.iter().zip(&person.items) {
+        for (item, given) in profiles.items.iter().zip(person.items.iter()) {
             if ids.split(' ').any(|id| item.id.starts_with(id)) {
                 let value = given.value.as_deref().map(|value| format!(" = {}", text(value))).unwrap_or_default();
                 let at = given.as_of.and_then(DateTime::from_timestamp_micros);

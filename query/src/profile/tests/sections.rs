@@ -403,7 +403,7 @@ async fn between_terms_nothing_is_of_this_term() {
     let july_15 = NOW - 92 * 86_400_000_000;
     let profiles = compute_at(&tables, &[], july_15).await;
     let person = profiles.by_student_no(STUDENTS[0]).unwrap();
-    let of_term = profiles.items.iter().zip(&person.items).filter(|(item, _)| item.window == "term");
+    let of_term = profiles.items.iter().zip(person.items.iter()).filter(|(item, _)| item.window == "term");
     let filled: Vec<_> = of_term.filter(|(_, given)| given.value.is_some()).map(|(item, _)| &*item.id).collect();
     assert_eq!(filled, [""; 0]);
     expect![[r#"
