@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::common::HashMap as FastMap;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -23,8 +22,8 @@ use crate::source::TableVersion;
 /// Asks by plans that it keeps, by what is asked.
 pub struct Asker {
     ctx: SessionContext,
-    plans: Mutex<FastMap<String, Logical>>,
-    of_little: Mutex<FastMap<String, Physical>>,
+    plans: Mutex<HashMap<String, Logical>>,
+    of_little: Mutex<Physical>,
 }
 
 /// Serves the same text on any snapshot.
@@ -33,13 +32,13 @@ struct Logical {
     plan: Plan,
 }
 
-/// Serves the same text on any snapshot that holds in memory all that is asked for. Functions of the identity in it have been
-/// bound to one index.
+/// Serve the same text on any snapshot that holds in memory all that is asked for.
+#[derive(Default)]
 struct Physical {
-    sql: String,
+    /// What the functions of the identity in the plans are bound to.
     identity: Arc<Index>,
-    /// Never run itself: a plan that has been run is spent.
-    plan: Arc<dyn ExecutionPlan>,
+    /// Never run themselves: a plan that has been run is spent.
+    plans: HashMap<String, (String, Arc<dyn ExecutionPlan>)>,
 }
 
 impl Asker {
@@ -120,16 +119,17 @@ impl Asker {
         what: &str,
         sql: String,
     ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-        let mut plans = self.of_little.lock().await;
-        let is_it = |known: &&Physical| known.sql == sql && Arc::ptr_eq(&known.identity, &snapshot.identity);
-        if let Some(known) = plans.get(what).filter(is_it) {
-            return Ok(reset_plan_states(known.plan.clone())?);
+        let mut known = self.of_little.lock().await;
+        if !Arc::ptr_eq(&known.identity, &snapshot.identity) {
+            *known = Physical { identity: snapshot.identity.clone(), ..Physical::default() };
+        }
+        if let Some((_, plan)) = known.plans.get(what).filter(|(text, _)| *text == sql) {
+            return Ok(reset_plan_states(plan.clone())?);
         }
         let mut state = self.state(snapshot);
         *state.config_mut() = config_of_little(state.config().clone(), snapshot);
         let plan = self.logical(&state, what, sql.clone()).await?.physical(&state).await?;
-        let identity = snapshot.identity.clone();
-        plans.insert(what.to_string(), Physical { sql, identity, plan: plan.clone() });
+        known.plans.insert(what.to_string(), (sql, plan.clone()));
         Ok(reset_plan_states(plan)?)
     }
 }

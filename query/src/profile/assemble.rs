@@ -24,88 +24,87 @@ pub type Answers = HashMap<PersonNo, Vec<Given>>;
 /// What was asked again: the places of the items, who was asked for where it is not everybody, and what was given.
 pub type Asked<'a> = (&'a [usize], Option<Arc<Persons>>, Answers);
 
+/// What persons are made of.
+struct Assembly<'a> {
+    asked: Vec<Asked<'a>>,
+    silences: &'a [Silence],
+    /// The items whose sources have fallen silent, or have been heard again.
+    turned: Vec<usize>,
+    /// The items of a person of whom nothing is known, and their version.
+    nothing: (ItemValues, u64),
+    before: Option<&'a Profiles>,
+    /// Room to write in.
+    text: String,
+}
+
 impl Computer {
     /// Everybody with what was asked again in place. Who was not asked for is not even looked at, where that can be told.
     pub(super) fn persons(
         &self,
         snapshot: &Snapshot,
-        mut asked: Vec<Asked<'_>>,
+        asked: Vec<Asked<'_>>,
         silences: &[Silence],
         before: Option<&Profiles>,
     ) -> Vec<Arc<Person>> {
-        let same = before
-            .filter(|before| Arc::ptr_eq(&before.snapshot.identity, &snapshot.identity) && before.silences == silences);
+        let is_turned =
+            |place: &usize| before.is_some_and(|before| before.silences.get(*place) != silences.get(*place));
+        let turned: Vec<usize> = (0..silences.len()).filter(is_turned).collect();
         let of_some: Option<Vec<&Arc<Persons>>> = asked.iter().map(|(_, persons, _)| persons.as_ref()).collect();
-        if let Some((before, of_some)) = same.zip(of_some) {
-            let touched = of_some.into_iter().fold(Persons::new(), |touched, persons| &touched | &**persons);
+        let touched = of_some.map(|of_some| of_some.into_iter().fold(Persons::new(), |all, some| &all | &**some));
+        let mut text = String::new();
+        let nothing: ItemValues = self.items().iter().map(|_| ItemValue::MISSING).collect();
+        let version = self.items().iter().zip(nothing.iter()).map(|(item, given)| digest(item, given, &mut text));
+        let nothing = (nothing.clone(), version.fold(0, u64::wrapping_add));
+        let mut assembly = Assembly { asked, silences, turned, nothing, before, text };
+        let same = before
+            .filter(|before| Arc::ptr_eq(&before.snapshot.identity, &snapshot.identity) && assembly.turned.is_empty());
+        if let Some((before, touched)) = same.zip(touched) {
             let mut persons = before.persons.clone();
             for number in touched.ones() {
                 let person = &snapshot.identity.persons[number];
                 if let Some(place) = before.place(&person.id) {
-                    persons[place] = self.person(number, person, &mut asked, silences, Some(before));
+                    persons[place] = self.person(number, person, &mut assembly);
                 }
             }
             return persons;
         }
         let students = snapshot.identity.persons.iter().enumerate().filter(|(_, person)| person.is_student);
-        students.map(|(number, student)| self.person(number, student, &mut asked, silences, before)).collect()
+        students.map(|(number, student)| self.person(number, student, &mut assembly)).collect()
     }
 
-    fn person(
-        &self,
-        number: usize,
-        of: &identity::Person,
-        asked: &mut [Asked<'_>],
-        silences: &[Silence],
-        before: Option<&Profiles>,
-    ) -> Arc<Person> {
+    fn person(&self, number: usize, of: &identity::Person, assembly: &mut Assembly<'_>) -> Arc<Person> {
         let identity::Person { id, student_nos, .. } = of;
+        let Assembly { asked, silences, turned, nothing, before, text } = assembly;
         let old = before.and_then(|before| before.by_id(id));
-        let mut changed = Vec::new();
-        for (items, persons, answers) in asked {
+        let (mut items, mut version) = old.map_or_else(|| nothing.clone(), |old| (old.items.clone(), old.version));
+        let mut is_changed = old.is_none_or(|old| old.student_nos != *student_nos);
+        let mut set = |items: &mut ItemValues, place: usize, item: ItemValue| {
+            if items[place] != item {
+                let of = &self.items()[place];
+                version = version.wrapping_sub(digest(of, &items[place], text)).wrapping_add(digest(of, &item, text));
+                items.set(place, item);
+                is_changed = true;
+            }
+        };
+        for place in &*turned {
+            let mut item = items[*place].clone();
+            item.hear(silences[*place]);
+            set(&mut items, *place, item);
+        }
+        for (places, persons, answers) in asked {
             if persons.as_ref().is_some_and(|persons| !persons.contains(number)) {
                 continue;
             }
-            let mut given =
-                PersonNo::try_from(number).ok().and_then(|number| answers.remove(&number)).into_iter().flatten();
-            for place in &**items {
-                let item = settle(given.next().flatten(), silences[*place]);
-                if old.is_none_or(|old| old.items[*place] != item) {
-                    changed.push((*place, item));
-                }
+            let given = PersonNo::try_from(number).ok().and_then(|number| answers.remove(&number));
+            let mut given = given.into_iter().flatten();
+            for place in &**places {
+                set(&mut items, *place, settle(given.next().flatten(), silences[*place]));
             }
         }
-        let are_silences_the_same = before.is_some_and(|before| before.silences == silences);
-        if let Some(old) = old.filter(|old| old.student_nos == *student_nos)
-            && changed.is_empty()
-            && are_silences_the_same
-        {
-            return old.clone();
+        match old {
+            Some(old) if !is_changed => old.clone(),
+            _ => self.with_items(id, student_nos, items, version, *before),
         }
-        let mut items =
-            old.map_or_else(|| self.items().iter().map(|_| ItemValue::MISSING).collect(), |old| old.items.clone());
-        let mut text = String::new();
-        let mut digest = |place: usize, item: &ItemValue| digest(&self.items()[place], item, &mut text);
-        let version = match old {
-            Some(old) if are_silences_the_same => changed.into_iter().fold(old.version, |version, (place, item)| {
-                let version = version.wrapping_sub(digest(place, &items[place])).wrapping_add(digest(place, &item));
-                items.set(place, item);
-                version
-            }),
-            _ => {
-                for (place, silence) in silences.iter().enumerate() {
-                    let mut item = items[place].clone();
-                    item.hear(*silence);
-                    items.set(place, item);
-                }
-                changed.into_iter().for_each(|(place, item)| items.set(place, item));
-                items
-                    .iter()
-                    .enumerate()
-                    .fold(0, |version: u64, (place, item)| version.wrapping_add(digest(place, item)))
-            }
-        };
-        self.with_items(id, student_nos, items, version, before)
     }
 
     fn with_items(

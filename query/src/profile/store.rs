@@ -164,7 +164,7 @@ impl Profiles {
     ) -> Self {
         let are_the_same = |before: &&Self| {
             before.persons.len() == persons.len()
-                && before.persons.iter().zip(&persons).all(|(old, new)| old.id == new.id)
+                && before.persons.iter().zip(&persons).all(|(old, new)| Arc::ptr_eq(old, new) || old.id == new.id)
         };
         let place = |(place, person): (usize, &Arc<Person>)| (person.id.clone(), place);
         let mut gone = before.map(|before| before.gone.clone()).unwrap_or_default();
