@@ -6,6 +6,7 @@ use std::sync::Arc;
 use expect_test::{Expect, expect, expect_file};
 use tokio::sync::OnceCell;
 
+mod arrivals;
 mod flows;
 mod incremental;
 mod sections;
