@@ -186,8 +186,9 @@ impl LakeSource {
         let version = match &opened.table {
             Some(table) => {
                 let snapshot = table.snapshot().await?;
-                let spans = match view::is_day_of_key(contract) {
-                    true => table.spans(&contract.event_time)?.map(Arc::from),
+                // For those who follow the tail; where it is not known, they look into the files.
+                let spans = match self.tail.is_some() && view::is_day_of_key(contract) {
+                    true => table.spans(&contract.event_time).unwrap_or_default().map(Arc::from),
                     false => None,
                 };
                 TableVersion { spans, ..TableVersion::new(Some(snapshot.version), snapshot.provider) }

@@ -1,4 +1,4 @@
-//! When events were that a table received: seconds enter, the few stretches of time that hold them leave.
+//! When events were that a table received: moments enter, the few stretches of time that hold them leave.
 
 use std::ops::Range;
 
