@@ -39,7 +39,7 @@ pub async fn session(settings: &Settings, contracts: &Contracts) -> Result<Sessi
         .with_config(config(settings))
         .with_runtime_env(runtime(settings)?)
         .with_default_features()
-        .with_query_planner(Arc::new(Planner))
+        .with_query_planner(Arc::new(Planner { memory_bytes: settings.query_memory_bytes_max }))
         .build();
     let ctx = SessionContext::new_with_state(state);
     for function in time::all(&settings.timezone).into_iter().chain(crate::identity::functions::all()) {

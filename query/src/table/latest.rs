@@ -2,12 +2,13 @@
 //! plan of one row a key leaves, deleted keys left out.
 //!
 //! `Latest` is a node of its own, so that a predicate on key columns goes below it and everything else stays above. It runs
-//! as a hash table over the keys; where the versions are too many for memory it becomes a window over sorted rows, which
-//! goes to disk. Both give the same.
+//! as a hash table over the keys. Versions that are too many for memory are taken some days after others, where a key has its
+//! day; otherwise it becomes a window over sorted rows, which goes to disk. All give the same.
 
 mod exec;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -15,9 +16,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::arrow::datatypes::Schema;
 use datafusion::catalog::Session;
-use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchemaRef, plan_err};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchemaRef, plan_err};
 use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::functions_window::expr_fn::row_number;
@@ -29,11 +31,20 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
+use datafusion::scalar::ScalarValue;
+use schemas::record::BIZ_DATE;
 
 pub use self::exec::LatestExec;
+use self::turns::TurnsExec;
 
-/// Versions that are held in memory at once; beyond, they are sorted with the help of the disk.
-const ROWS_IN_MEMORY_MAX: usize = 20_000_000;
+/// The part of all memory that the versions of one table may take: others are read beside it, and joined with it.
+const MEMORY_SHARE: usize = 4;
+
+/// Bytes of a text or a list, about.
+const TEXT_BYTES: usize = 32;
+
+/// Bytes of a place in the hash table, of the ends of an encoded key and order, and of what is reserved beyond need.
+const ENTRY_BYTES: usize = 64;
 
 /// What counts as the latest version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd)]
@@ -53,6 +64,8 @@ const DELETE: &str = "D";
 pub struct Latest {
     input: LogicalPlan,
     order: Order,
+    /// Of some days of a table alone.
+    is_part: bool,
 }
 
 impl PartialOrd for Latest {
@@ -64,11 +77,52 @@ impl PartialOrd for Latest {
 impl Latest {
     /// The latest versions of `input`, which has all columns of `order` and `op`.
     pub fn plan(input: LogicalPlan, order: Order) -> LogicalPlan {
-        LogicalPlan::Extension(Extension { node: Arc::new(Self { input, order }) })
+        LogicalPlan::Extension(Extension { node: Arc::new(Self { input, order, is_part: false }) })
     }
 
     fn needed(&self) -> impl Iterator<Item = &str> {
         self.order.key.iter().chain(&self.order.by).map(String::as_str).chain([OP])
+    }
+
+    /// The same, some of `days` after others, in `count` parts at most.
+    fn in_parts(&self, (first, last): (i32, i32), count: usize) -> Result<Vec<LogicalPlan>> {
+        let days = usize::try_from(i64::from(last) - i64::from(first) + 1).unwrap_or(1);
+        let length = days.div_ceil(count.clamp(1, days));
+        let cuts: Vec<i32> = (first..=last).step_by(length).skip(1).collect();
+        let day = |day: i32| lit(ScalarValue::Date32(Some(day)));
+        let of = |place: usize, column: Expr| {
+            let from = place.checked_sub(1).map(|place| column.clone().gt_eq(day(cuts[place])));
+            let to = cuts.get(place).map(|cut| column.clone().lt(day(*cut)));
+            // Rows that nothing is known of may lie before and behind, or have no day.
+            match (from, to) {
+                (None, Some(to)) => Some(to.or(column.is_null())),
+                (from, to) => from.into_iter().chain(to).reduce(Expr::and),
+            }
+        };
+        let part = |place: usize| {
+            let input = self.input.clone().transform_down(|plan| {
+                let LogicalPlan::TableScan(mut scan) = plan else { return Ok(Transformed::no(plan)) };
+                let column = Expr::Column(Column::new(Some(scan.table_name.clone()), BIZ_DATE));
+                let Some(days) = of(place, column) else { return Ok(Transformed::no(LogicalPlan::TableScan(scan))) };
+                scan.filters.push(days.clone());
+                let rows = LogicalPlanBuilder::from(LogicalPlan::TableScan(scan)).filter(days)?.build()?;
+                Ok(Transformed::new(rows, true, TreeNodeRecursion::Jump))
+            })?;
+            let latest = Self { input: input.data, order: self.order.clone(), is_part: true };
+            Ok(LogicalPlan::Extension(Extension { node: Arc::new(latest) }))
+        };
+        (0..=cuts.len()).map(part).collect()
+    }
+
+    /// Bytes that a version takes while the latest is looked for: itself, its key and order encoded, and its place.
+    fn row_bytes(&self, schema: &Schema) -> usize {
+        let width = |column: &str| {
+            let field = schema.field_with_name(column).ok();
+            field.and_then(|field| field.data_type().primitive_width()).unwrap_or(TEXT_BYTES)
+        };
+        let columns = schema.fields().iter().map(|field| field.name());
+        let encoded = self.order.key.iter().chain(&self.order.by);
+        columns.chain(encoded).map(|column| width(column)).sum::<usize>() + ENTRY_BYTES
     }
 
     /// The same as a window: number the versions of a key, latest first, and keep the first.
@@ -115,7 +169,7 @@ impl UserDefinedLogicalNodeCore for Latest {
 
     fn with_exprs_and_inputs(&self, _exprs: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
         match (inputs.pop(), inputs.is_empty()) {
-            (Some(input), true) => Ok(Self { input, order: self.order.clone() }),
+            (Some(input), true) => Ok(Self { input, ..self.clone() }),
             _ => plan_err!("Latest has one input"),
         }
     }
@@ -134,17 +188,23 @@ impl UserDefinedLogicalNodeCore for Latest {
 
 /// DataFusion's planner, which also knows [`Latest`].
 #[derive(Debug)]
-pub struct Planner;
+pub struct Planner {
+    /// What all questions together may use.
+    pub memory_bytes: usize,
+}
 
 #[async_trait]
 impl QueryPlanner for Planner {
     async fn create_physical_plan(&self, plan: &LogicalPlan, session: &dyn Session) -> Result<Arc<dyn ExecutionPlan>> {
-        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(LatestPlanner)]);
+        let latest = LatestPlanner { memory_bytes: self.memory_bytes };
+        let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(latest)]);
         planner.create_physical_plan(plan, session).await
     }
 }
 
-struct LatestPlanner;
+struct LatestPlanner {
+    memory_bytes: usize,
+}
 
 #[async_trait]
 impl ExtensionPlanner for LatestPlanner {
@@ -160,7 +220,20 @@ impl ExtensionPlanner for LatestPlanner {
         let (Some(latest), [input]) = (node.as_any().downcast_ref::<Latest>(), physical_inputs) else {
             return Ok(None);
         };
-        if !fits_in_memory(input.as_ref())? {
+        let known = Known::of(input.as_ref())?;
+        // Rows of the tail are counted with each part: it may have twice as many.
+        let share = if latest.is_part { MEMORY_SHARE / 2 } else { MEMORY_SHARE };
+        let rows_max = self.memory_bytes / share / latest.row_bytes(&input.schema());
+        if known.rows.is_none_or(|rows| rows > rows_max) {
+            let is_whole = !latest.is_part && latest.order.key.iter().any(|column| column == BIZ_DATE);
+            if let (true, Some(rows), Some(days)) = (is_whole, known.rows, known.days) {
+                let parts = latest.in_parts(days, 2 * rows.div_ceil(rows_max.max(1)))?;
+                let mut inputs = Vec::with_capacity(parts.len());
+                for part in &parts {
+                    inputs.push(planner.create_physical_plan(part, session).await?);
+                }
+                return Ok(Some(Arc::new(TurnsExec::new(inputs))));
+            }
             let window = latest.as_window()?;
             return Ok(Some(planner.create_physical_plan(&window, session).await?));
         }
@@ -173,13 +246,38 @@ impl ExtensionPlanner for LatestPlanner {
     }
 }
 
-/// A table that does not say how many rows it has may have any number.
-fn fits_in_memory(input: &dyn ExecutionPlan) -> Result<bool> {
-    let statistics = StatisticsContext::new().compute(input, &StatisticsArgs::new())?;
-    Ok(match statistics.num_rows {
-        Precision::Exact(rows) | Precision::Inexact(rows) => rows <= ROWS_IN_MEMORY_MAX,
-        Precision::Absent => false,
-    })
+/// What is known of the rows below a plan before it runs.
+#[derive(Debug, Default)]
+struct Known {
+    /// How many at most. A table that does not say how many rows it has may have any number.
+    rows: Option<usize>,
+    /// The first and the last day of those that say.
+    days: Option<(i32, i32)>,
+}
+
+impl Known {
+    /// Of what is read: what a filter leaves of it nobody knows.
+    fn of(plan: &dyn ExecutionPlan) -> Result<Self> {
+        let statistics = StatisticsContext::new().compute(plan, &StatisticsArgs::new())?;
+        let days = plan.schema().index_of(BIZ_DATE).ok().and_then(|place| {
+            let day = &statistics.column_statistics[place];
+            match (day.min_value.get_value()?, day.max_value.get_value()?) {
+                (ScalarValue::Date32(first), ScalarValue::Date32(last)) => first.zip(*last),
+                _ => None,
+            }
+        });
+        let children = plan.children();
+        if children.is_empty() {
+            return Ok(Self { rows: statistics.num_rows.get_value().copied(), days });
+        }
+        let mut all = Self { rows: Some(0), days };
+        for child in children {
+            let below = Self::of(child.as_ref())?;
+            all.rows = all.rows.zip(below.rows).map(|(rows, more)| rows + more);
+            all.days = all.days.or(below.days);
+        }
+        Ok(all)
+    }
 }
 
 /// How versions are compared while running: descending, nulls last.
