@@ -13,7 +13,8 @@
 //! that a school keeps for life; no contract has one. Decisions go before rules.
 //!
 //! `tenure` is what is known of each use of a number, `pairs` are those that the rules bring together, `unite` makes persons
-//! of them, `review` is what remains to be decided and what was; `build` does it all.
+//! of them, `review` is what remains to be decided and what was; `build` does it all. `relink` tells what a new index says
+//! otherwise than the one before.
 
 pub mod build;
 pub mod columns;
@@ -22,6 +23,7 @@ pub mod functions;
 pub mod index;
 pub mod normal;
 mod pairs;
+pub mod relink;
 pub mod review;
 mod tenure;
 #[cfg(test)]
@@ -31,3 +33,4 @@ mod unite;
 pub use build::build;
 pub use facts::Facts;
 pub use index::{IdType, Index, LinkStatus, Person, PersonNo, Resolution, Rule};
+pub use relink::Relinking;

@@ -33,16 +33,25 @@ impl PersonBy {
         }
     }
 
+    /// The columns that it is resolved by.
+    pub fn identifiers(self) -> &'static [&'static str] {
+        match self {
+            Self::Number(column) => NUMBERS.iter().find(|name| **name == column).map_or(&[], std::slice::from_ref),
+            Self::Card => &["card_no", "card_seq"],
+            Self::Access => &["access_person_no", "card_physical_no"],
+            Self::Nobody => &[],
+        }
+    }
+
     /// The SQL of `person_id` and `link_status` at `at`, an expression of type timestamp.
     pub fn sql(self, at: &str) -> [String; 2] {
-        let call = |function: &str, arguments: &str| {
-            [format!("person_by_{function}({arguments}, {at})"), format!("link_by_{function}({arguments}, {at})")]
+        let function = match self {
+            Self::Number(_) => "number",
+            Self::Card => "card",
+            Self::Access => "access",
+            Self::Nobody => return ["CAST(NULL AS VARCHAR)".to_string(), "CAST(NULL AS VARCHAR)".to_string()],
         };
-        match self {
-            Self::Number(column) => call("number", column),
-            Self::Card => call("card", "card_no, card_seq"),
-            Self::Access => call("access", "access_person_no, card_physical_no"),
-            Self::Nobody => ["CAST(NULL AS VARCHAR)".to_string(), "CAST(NULL AS VARCHAR)".to_string()],
-        }
+        let identifiers = self.identifiers().join(", ");
+        ["person", "link"].map(|what| format!("{what}_by_{function}({identifiers}, {at})"))
     }
 }

@@ -5,15 +5,16 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, StringArray, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, PrimitiveArray, StringArray, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, TimestampMicrosecondType};
-use datafusion::common::cast::as_string_array;
+use datafusion::common::cast::{as_string_array, as_timestamp_microsecond_array};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::scalar::ScalarValue;
 use schemas::record::timestamp_type;
 
+use super::columns::PersonBy;
 use super::index::{Index, Resolution};
 use crate::snapshot::Pinned;
 
@@ -34,14 +35,24 @@ enum What {
     Link,
 }
 
+/// By what a row is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum By {
+pub enum By {
     Number,
     Card,
     Access,
 }
 
 impl By {
+    pub fn of(by: PersonBy) -> Option<Self> {
+        match by {
+            PersonBy::Number(_) => Some(Self::Number),
+            PersonBy::Card => Some(Self::Card),
+            PersonBy::Access => Some(Self::Access),
+            PersonBy::Nobody => None,
+        }
+    }
+
     /// How many identifiers come before the time.
     fn identifiers(self) -> usize {
         match self {
@@ -75,10 +86,31 @@ impl Resolve {
         // Stable: the same within one question, another after the next refresh.
         Self { what, by, name, signature: Signature::exact(types, Volatility::Stable) }
     }
+}
 
-    fn resolve(&self, index: &Index, identifiers: &[&StringArray], row: usize, at: Option<i64>) -> Resolution {
-        let value = |column: usize| identifiers[column].is_valid(row).then(|| identifiers[column].value(row));
-        match self.by {
+/// Columns of identifiers, and when they were seen.
+pub struct Identifiers {
+    columns: Vec<StringArray>,
+    at: PrimitiveArray<TimestampMicrosecondType>,
+}
+
+impl Identifiers {
+    /// The arguments of a call, the time last.
+    ///
+    /// # Errors
+    /// There are none, or an identifier is not text.
+    pub fn of(args: &ScalarFunctionArgs) -> Result<Self> {
+        let columns = args.args.iter().map(|arg| arg.to_array(args.number_rows)).collect::<Result<Vec<ArrayRef>>>()?;
+        let Some((at, columns)) = columns.split_last() else { return exec_err!("identifiers and a time are needed") };
+        let columns = columns.iter().map(|column| as_string_array(column).cloned()).collect::<Result<_>>()?;
+        Ok(Self { columns, at: as_timestamp_microsecond_array(at)?.clone() })
+    }
+
+    /// Whose a row is.
+    pub fn resolve(&self, by: By, index: &Index, row: usize) -> Resolution {
+        let at = self.at.is_valid(row).then(|| self.at.value(row));
+        let value = |column: usize| self.columns[column].is_valid(row).then(|| self.columns[column].value(row));
+        match by {
             By::Number => value(0).map_or(Resolution::Placeholder, |number| index.resolve_number(number, at)),
             By::Card => value(0).map_or(Resolution::Placeholder, |card| index.resolve_card(card, value(1), at)),
             By::Access => index.resolve_access(value(0), value(1), at),
@@ -103,14 +135,10 @@ impl ScalarUDFImpl for Resolve {
         let snapshot = Pinned::of(&args.config_options)?;
         let index = &snapshot.identity;
         let rows = args.number_rows;
-        let columns = args.args.iter().map(|arg| arg.to_array(rows)).collect::<Result<Vec<ArrayRef>>>()?;
-        let Some((at, identifiers)) = columns.split_last() else { return exec_err!("{} needs arguments", self.name) };
-        let at: &PrimitiveArray<TimestampMicrosecondType> = at.as_primitive();
-        let identifiers = identifiers.iter().map(|column| as_string_array(column)).collect::<Result<Vec<_>>>()?;
+        let identifiers = Identifiers::of(&args)?;
         let mut out = StringBuilder::with_capacity(rows, rows * 32);
         for row in 0..rows {
-            let at = at.is_valid(row).then(|| at.value(row));
-            let resolution = self.resolve(index, &identifiers, row, at);
+            let resolution = identifiers.resolve(self.by, index, row);
             match self.what {
                 What::Person => out.append_option(resolution.person().map(|person| &*index.person(person).id)),
                 What::Link => out.append_option(resolution.status().map(|status| status.name())),

@@ -20,6 +20,7 @@ use schemas::Contracts;
 use schemas::record::{BIZ_DATE, timestamp_type};
 use tokio::sync::Mutex;
 
+use super::arrivals::Since;
 use super::asker::Asker;
 use super::assemble::Answers;
 use super::definition::{self, Definition, Definitions, Item, Question, View};
@@ -291,7 +292,7 @@ impl Computer {
             let at = match known.map(|(old, at)| (*old == content, old.grows_into(&content), *at)) {
                 Some((true, _, at)) => at,
                 Some((false, Some(behind), at)) => {
-                    pass.arrivals.of(self, snapshot, source, &behind).await?.heard.max(at)
+                    pass.arrivals.of(self, snapshot, source, &Since::Offsets(behind)).await?.heard.max(at)
                 }
                 _ => self.heard_ever(snapshot, source, time).await?,
             };

@@ -96,7 +96,8 @@ impl Reads {
 /// The inputs of one answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inputs {
-    identity: Identity,
+    /// What says whose the rows of a table are; none where views alone are read.
+    identity: Option<Identity>,
     /// What is in each table that is read; none of one that is not there.
     tables: Vec<Option<Content>>,
     /// Revisions of the views that are read.
@@ -148,7 +149,7 @@ impl Inputs {
     pub fn new(reads: &Reads, snapshot: &Snapshot, revisions: &[u64], time: Time) -> Self {
         let content = |name: &String| snapshot.tables.get(name).map(Content::of);
         Self {
-            identity: Identity(snapshot.identity.clone()),
+            identity: (!reads.tables.is_empty()).then(|| Identity(snapshot.identity.clone())),
             tables: reads.tables.iter().map(content).collect(),
             views: reads.views.iter().map(|view| revisions[*view]).collect(),
             at: match reads.clock {
@@ -171,10 +172,16 @@ impl Inputs {
         (&self.identity, &self.tables, &self.at) == (&new.identity, &new.tables, &new.at)
     }
 
-    /// The offsets from which on the one table that is read has more in `new`, while everything else is the same.
+    /// The index by which rows were somebody's, where tables are read.
+    pub fn identity(&self) -> Option<&Arc<Index>> {
+        self.identity.as_ref().map(|identity| &identity.0)
+    }
+
+    /// The offsets from which on the one table that is read may have more in `new`, while everything else is the same, but for
+    /// whose its rows are.
     pub fn grows_into(&self, new: &Self) -> Option<Arc<Positions>> {
         let ([Some(table)], [Some(later)]) = (&self.tables[..], &new.tables[..]) else { return None };
-        let is_the_rest_the_same = (&self.identity, &self.views, &self.at) == (&new.identity, &new.views, &new.at);
+        let is_the_rest_the_same = (&self.views, &self.at) == (&new.views, &new.at);
         table.grows_into(later).filter(|_| is_the_rest_the_same)
     }
 }

@@ -4,6 +4,8 @@
 //! Persons go by their numbers in the index of the identity: whatever is kept was answered by the same index.
 
 mod hashes;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,6 +53,14 @@ impl Change {
             (Self::Nothing, change) | (change, Self::Nothing) => change,
             (Self::Persons(one), Self::Persons(other)) if Arc::ptr_eq(&one, &other) => Self::Persons(one),
             (Self::Persons(one), Self::Persons(other)) => Self::Persons(Arc::new(&*one | &*other)),
+        }
+    }
+
+    /// Persons go by other numbers now, ascending as before; none of who is no longer there.
+    pub fn renumber(&mut self, numbers: &[Option<PersonNo>]) {
+        if let Self::Persons(persons) = self {
+            let known = persons.ones().filter_map(|person| numbers.get(person).copied().flatten());
+            *persons = Arc::new(known.map(|person| person as usize).collect());
         }
     }
 
@@ -120,6 +130,15 @@ impl Kept {
             }
         }
         Ok(batches)
+    }
+
+    /// As [`Change::renumber`]. True when rows went with persons who are no longer there.
+    pub fn renumber(&mut self, numbers: &[Option<PersonNo>]) -> bool {
+        let count = |parts: &[Part]| parts.iter().map(|part| part.valid_count).sum::<usize>();
+        let before = count(&self.parts);
+        self.parts.iter_mut().for_each(|part| part.renumber(numbers));
+        self.parts.retain(|part| part.valid_count > 0);
+        count(&self.parts) < before
     }
 
     /// `batches` are all rows from now on. Days from `cut` on are those that will be asked again most: they get parts of their own.
@@ -238,6 +257,13 @@ fn digests<'a, R: IntoIterator<Item = usize>>(parts: impl Iterator<Item = (&'a P
     digests
 }
 
+/// Where the rows of each person begin.
+fn groups(persons: &[PersonNo]) -> Vec<(PersonNo, usize)> {
+    let mut groups: Vec<_> = persons.iter().copied().zip(0..).collect();
+    groups.dedup_by_key(|(person, _)| *person);
+    groups
+}
+
 /// Whose each row is.
 fn numbers(rows: &RecordBatch, index: &Index) -> Result<Vec<PersonNo>> {
     let Some(persons) = rows.column_by_name(PERSON) else { return Ok(vec![NOBODY; rows.num_rows()]) };
@@ -300,12 +326,27 @@ impl Part {
                 persons: order.into_iter().map(|(person, _)| person).collect(),
             }
         };
-        let mut groups: Vec<_> = rows.persons.iter().copied().zip(0..).collect();
-        groups.dedup_by_key(|(person, _)| *person);
+        let groups = groups(&rows.persons);
         let days = rows.batch.column_by_name(DAY).map(|days| as_date32_array(days)).transpose()?;
         let days = days.and_then(|days| min(days).zip(max(days)));
         let valid_count = rows.persons.len();
         Ok(Self { rows, groups, days, is_valid: vec![true; valid_count], valid_count })
+    }
+
+    fn renumber(&mut self, numbers: &[Option<PersonNo>]) {
+        let mut last = 0;
+        for row in 0..self.is_valid.len() {
+            let person = self.rows.persons[row];
+            match numbers.get(person as usize) {
+                // Nobody stays nobody.
+                None => continue,
+                Some(Some(number)) => last = *number,
+                // In order with the others, and never looked at again.
+                Some(None) => self.invalidate(row),
+            }
+            self.rows.persons[row] = last;
+        }
+        self.groups = groups(&self.rows.persons);
     }
 
     fn invalidate(&mut self, row: usize) {
@@ -369,102 +410,5 @@ impl Part {
                 && times.has(days.value(*row), ats.value(*row))
         };
         Ok((0..self.is_valid.len()).filter(is_of).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Person (0 for nobody), day, value. Each day has one event, at noon.
-    type Row = (u8, i32, i64);
-
-    const TIME: &str = "event_time";
-
-    fn noon(day: i32) -> i64 {
-        (i64::from(day) * 24 + 12) * 3_600_000_000
-    }
-
-    fn batch(rows: &[Row]) -> RecordBatch {
-        let person = |(person, ..): &Row| (*person > 0).then(|| person.to_string());
-        let columns: [(&str, ArrayRef); 4] = [
-            (PERSON, Arc::new(rows.iter().map(person).collect::<StringArray>())),
-            (DAY, Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.1)))),
-            ("value", Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>())),
-            (TIME, Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| noon(row.1))))),
-        ];
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
-    }
-
-    fn rows(batches: Vec<RecordBatch>) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for batch in batches {
-            let persons = as_string_array(batch.column(0)).unwrap();
-            let days = as_date32_array(batch.column(1)).unwrap();
-            let values: &Int64Array = batch.column(2).as_any().downcast_ref().unwrap();
-            let person = |row| if persons.is_null(row) { 0 } else { persons.value(row).parse().unwrap() };
-            rows.extend((0..batch.num_rows()).map(|row| (person(row), days.value(row), values.value(row))));
-        }
-        rows.sort_unstable();
-        rows
-    }
-
-    fn of(rows: &[Row], person: u8) -> Vec<Row> {
-        rows.iter().filter(|row| row.0 == person).copied().collect()
-    }
-
-    /// Everybody whose rows are others.
-    fn changed(before: &[Row], after: &[Row]) -> BTreeSet<u8> {
-        (0..6).filter(|person| of(before, *person) != of(after, *person)).collect()
-    }
-
-    fn some_rows() -> impl Strategy<Value = Vec<Row>> {
-        proptest::collection::vec((0..6_u8, 0..4_i32, 0..3_i64), 0..30)
-    }
-
-    proptest! {
-        #[test]
-        fn rows_are_those_of_the_last_answers(steps in proptest::collection::vec((0..4_u8, some_rows(), 0..6_u8, 0..4_i32), 1..8)) {
-            let (mut kept, mut model): (Kept, Vec<Row>) = Default::default();
-            let index = Index::of_persons(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
-            for (step, mut new, person, day) in steps {
-                let before = model.clone();
-                let change = match step {
-                    0 | 1 => {
-                        model = new.clone();
-                        kept.take_all(vec![batch(&new)], (step == 1).then_some(day), &index)
-                    }
-                    2 => {
-                        new.iter_mut().for_each(|row| row.1 = day);
-                        model.retain(|row| row.1 != day);
-                        model.extend(&new);
-                        kept.take_times(&Times::of([(day, noon(day))].into_iter()).unwrap(), TIME, vec![batch(&new)], &index)
-                    }
-                    _ => {
-                        let persons: Persons = (1..=usize::from(person)).collect();
-                        let is_asked_for = |row: &Row| (1..=person).contains(&row.0);
-                        model.retain(|row| !is_asked_for(row));
-                        model.extend(new.iter().filter(|row| is_asked_for(row)));
-                        kept.take_persons(&persons, vec![batch(&new)], &index)
-                    }
-                };
-                model.sort_unstable();
-                prop_assert_eq!(rows(kept.all().unwrap()), model.clone());
-                let persons: Persons = [2, 9].into_iter().collect();
-                prop_assert_eq!(rows(kept.of(&persons).unwrap()), [of(&model, 0), of(&model, 2)].concat());
-                let told = match change.unwrap() {
-                    Change::Nothing => BTreeSet::new(),
-                    Change::Persons(persons) => persons.ones().map(|person| person as u8).collect(),
-                    Change::Everything => [0].into(),
-                };
-                let expected = changed(&before, &model);
-                prop_assert_eq!(told, if expected.contains(&0) { [0].into() } else { expected });
-            }
-        }
     }
 }

@@ -3,14 +3,18 @@
 use std::ops::Range;
 
 use chrono::DateTime;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::logical_expr::utils::disjunction;
-use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::logical_expr::{Expr, cast, ident, lit};
 use datafusion::scalar::ScalarValue;
 use lake::Span;
 use schemas::record::BIZ_DATE;
 
-/// Stretches that are asked for one by one; beyond, they are made of longer units.
+/// Stretches that are asked for one by one; beyond, they are made of longer units, or a list of moments is asked for.
 const STRETCHES_MAX: usize = 32;
+
+/// The longest list.
+const LIST_MAX: usize = 20_000;
 
 /// A tenth of a second, a second, a minute, an hour, in microseconds.
 const UNITS_US: [i64; 4] = [MOMENT_US, 1_000_000, 60_000_000, 3_600_000_000];
@@ -28,23 +32,16 @@ pub struct Times {
 }
 
 impl Times {
-    /// What holds all of `moments`, each a local day and microseconds UTC; `None` when they lie too far apart.
+    /// What holds all of `moments`, each a local day and microseconds UTC; `None` when they are too many.
     pub fn of(moments: impl Iterator<Item = (i32, i64)>) -> Option<Self> {
         let (mut days, ats): (Vec<i32>, Vec<i64>) = moments.unzip();
         days.sort_unstable();
         days.dedup();
-        let stretches = UNITS_US.into_iter().find_map(|unit| {
-            let mut units: Vec<i64> = ats.iter().map(|at| at.div_euclid(unit)).collect();
-            units.sort_unstable();
-            let mut stretches: Vec<Range<i64>> = Vec::new();
-            for at in units {
-                match stretches.last_mut() {
-                    Some(last) if at <= last.end => last.end = at + 1,
-                    _ => stretches.push(at..at + 1),
-                }
-            }
-            let few = stretches.len() <= STRETCHES_MAX;
-            few.then(|| stretches.into_iter().map(|units| units.start * unit..units.end * unit).collect())
+        let few = UNITS_US.into_iter().map(|unit| stretches(&ats, unit)).find(|few| few.len() <= STRETCHES_MAX);
+        let stretches = few.or_else(|| {
+            // A division in SQL rounds what is before the epoch otherwise.
+            let is_list = ats.len() <= LIST_MAX && ats.iter().all(|at| *at >= 0);
+            is_list.then(|| stretches(&ats, MOMENT_US))
         })?;
         Some(Self { stretches, days })
     }
@@ -74,9 +71,30 @@ impl Times {
         let is_in =
             |stretch: &Range<i64>| ident(column).gt_eq(at(stretch.start)).and(ident(column).lt(at(stretch.end)));
         let days = self.days.iter().map(|day| lit(ScalarValue::Date32(Some(*day)))).collect();
-        let is_in = disjunction(self.stretches.iter().map(is_in)).unwrap_or_else(|| lit(false));
+        let is_in = match self.stretches.len() {
+            ..=STRETCHES_MAX => disjunction(self.stretches.iter().map(is_in)).unwrap_or_else(|| lit(false)),
+            _ => {
+                let moments = |stretch: &Range<i64>| stretch.start / MOMENT_US..stretch.end / MOMENT_US;
+                let moment = cast(ident(column), DataType::Int64) / lit(MOMENT_US);
+                moment.in_list(self.stretches.iter().flat_map(moments).map(lit).collect(), false)
+            }
+        };
         ident(BIZ_DATE).in_list(days, false).and(is_in)
     }
+}
+
+/// The stretches of whole units that hold all of `ats`.
+fn stretches(ats: &[i64], unit: i64) -> Vec<Range<i64>> {
+    let mut units: Vec<i64> = ats.iter().map(|at| at.div_euclid(unit)).collect();
+    units.sort_unstable();
+    let mut stretches: Vec<Range<i64>> = Vec::new();
+    for at in units {
+        match stretches.last_mut() {
+            Some(last) if at <= last.end => last.end = at + 1,
+            _ => stretches.push(at..at + 1),
+        }
+    }
+    stretches.into_iter().map(|units| units.start * unit..units.end * unit).collect()
 }
 
 /// A moment in SQL, microseconds UTC.
@@ -87,6 +105,11 @@ pub fn literal(at: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{ArrayRef, AsArray as _, Date32Array, RecordBatch, TimestampMicrosecondArray};
+    use datafusion::arrow::datatypes::{Date32Type, TimestampMicrosecondType};
+    use datafusion::prelude::SessionContext;
     use proptest::prelude::*;
 
     use super::*;
@@ -101,15 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn many_moments_are_held_by_longer_stretches_and_at_last_by_none() {
-        let whole = |step_us: i64| {
-            let times = Times::of((0..100).map(|at| (7, at * step_us)))?;
+    fn many_moments_are_held_by_longer_stretches_or_a_list_and_at_last_by_nothing() {
+        let of = |count: i64, step_us: i64| {
+            let times = Times::of((0..count).map(|at| (7, at * step_us)))?;
             Some((times.stretches.len(), times.stretches[0].end))
         };
+        let whole = |step_us: i64| of(100, step_us);
         assert_eq!(whole(1_000_000), Some((1, 100_000_000)), "seconds that touch");
         assert_eq!(whole(2_000_000), Some((1, 240_000_000)), "minutes");
         assert_eq!(whole(1_000_000_000), Some((1, 28 * 3_600_000_000)), "hours");
-        assert_eq!(whole(10_000_000_000), None);
+        assert_eq!(whole(10_000_000_000), Some((100, MOMENT_US)), "a list");
+        assert_eq!(whole(-10_000_000_000), None, "before the epoch");
+        assert_eq!(of(20_001, 10_000_000_000), None, "too long a list");
     }
 
     #[test]
@@ -125,11 +151,38 @@ mod tests {
         );
     }
 
+    /// What the filter leaves of `rows`, in the order of time.
+    async fn filtered(times: &Times, rows: &[(i32, i64)]) -> Vec<(i32, i64)> {
+        let (days, ats): (Vec<i32>, Vec<i64>) = rows.iter().copied().unzip();
+        let ats = TimestampMicrosecondArray::from(ats).with_timezone("UTC");
+        let columns: [(&str, ArrayRef); 2] = [(BIZ_DATE, Arc::new(Date32Array::from(days))), ("at", Arc::new(ats))];
+        let rows = SessionContext::new().read_batch(RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+        let mut found = Vec::new();
+        for batch in rows.filter(times.filter("at")).unwrap().collect().await.unwrap() {
+            let days = batch.column(0).as_primitive::<Date32Type>().values();
+            let ats = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+            found.extend(days.iter().copied().zip(ats.iter().copied()));
+        }
+        found.sort_unstable_by_key(|(_, at)| *at);
+        found
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_what_is_held() {
+        let rows: Vec<(i32, i64)> = (0..2000).map(|row| (row as i32 % 3, row * 3_660_030_000)).collect();
+        for count in [3, 30, 40, 400] {
+            let times = Times::of(rows.iter().copied().step_by(2000 / count)).expect("not too many");
+            assert_eq!(times.stretches.len() > STRETCHES_MAX, count > 30, "{count}");
+            let held: Vec<_> = rows.iter().copied().filter(|(day, at)| times.has(*day, *at)).collect();
+            assert!(held.len() >= count);
+            assert_eq!(filtered(&times, &rows).await, held, "{count}");
+        }
+    }
+
     proptest! {
         #[test]
         fn each_moment_is_held(moments in prop::collection::vec((-3..3_i32, -9_000_000_000_000..9_000_000_000_000_i64), 1..200)) {
             let Some(times) = Times::of(moments.iter().copied()) else { return Ok(()) };
-            prop_assert!(times.stretches.len() <= STRETCHES_MAX);
             prop_assert!(moments.iter().all(|(day, at)| times.has(*day, *at)));
         }
     }

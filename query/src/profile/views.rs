@@ -2,7 +2,7 @@
 //! view has the rows that its SQL gives there, and knows whose rows are others than at a revision before.
 //!
 //! What is asked again is as little as a view's declaration allows: nothing while its inputs are the same, the times that
-//! records came to, the persons whose inputs changed, or everything.
+//! records came to or whose events are somebody else's by a new identity, the persons whose inputs changed, or everything.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use datafusion::arrow::array::RecordBatch;
 
-use super::arrivals::Arrivals;
+use super::arrivals::{Arrivals, Since};
 use super::compute::Computer;
 use super::inputs::{Inputs, Reads, Time};
 use super::kept::{Change, Kept, Persons};
 use super::table::SCHEMA;
 use crate::error::Error;
+use crate::identity::{Index, PersonNo, Relinking};
 use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
 
@@ -24,7 +25,11 @@ const CHANGES_MAX: usize = 64;
 
 /// All views as they were answered last, by their place.
 #[derive(Debug)]
-pub struct Views(Vec<View>);
+pub struct Views {
+    views: Vec<View>,
+    /// By which the persons of what is kept are numbered.
+    index: Arc<Index>,
+}
 
 #[derive(Debug, Default)]
 struct View {
@@ -47,6 +52,17 @@ impl View {
         }
     }
 
+    /// Persons go by other numbers now.
+    fn renumber(&mut self, numbers: &[Option<PersonNo>]) {
+        for (_, change) in &mut self.changes {
+            change.renumber(numbers);
+        }
+        if self.kept.renumber(numbers) {
+            // Whoever reads all rows reads others; of those who are still there nobody's are.
+            self.changed(Change::Persons(Arc::default()));
+        }
+    }
+
     /// What is otherwise than at `revision`.
     fn since(&self, revision: u64) -> Change {
         match self.changes.iter().position(|(known, _)| *known == revision) {
@@ -61,16 +77,25 @@ impl View {
 
 impl Views {
     pub fn new(count: usize) -> Self {
-        Self((0..count).map(|_| View::default()).collect())
+        Self { views: (0..count).map(|_| View::default()).collect(), index: Arc::default() }
+    }
+
+    /// Has the persons go by their numbers in `index`.
+    fn number_by(&mut self, index: &Arc<Index>) {
+        if !Arc::ptr_eq(&self.index, index) {
+            let relinking = Relinking::new(&self.index, index);
+            self.views.iter_mut().for_each(|view| view.renumber(relinking.numbers()));
+            self.index = index.clone();
+        }
     }
 
     #[cfg(test)]
     pub fn kept(&self, place: usize) -> &Kept {
-        &self.0[place].kept
+        &self.views[place].kept
     }
 
     pub fn revisions(&self) -> Vec<u64> {
-        self.0.iter().map(View::revision).collect()
+        self.views.iter().map(View::revision).collect()
     }
 
     /// What whoever reads `reads` has to ask again, who was answered from `old` and would be from `new`.
@@ -80,7 +105,7 @@ impl Views {
             false if !old.differs_in_views_alone(new) => Change::Everything,
             false => {
                 let read = reads.views().iter().zip(old.views());
-                read.map(|(view, revision)| self.0[*view].since(*revision)).fold(Change::Nothing, Change::and)
+                read.map(|(view, revision)| self.views[*view].since(*revision)).fold(Change::Nothing, Change::and)
             }
         }
     }
@@ -94,6 +119,8 @@ pub struct Pass<'a> {
     time: Time,
     pub views: &'a mut Views,
     pub arrivals: Arrivals,
+    /// From the identities that views were answered by to that of the snapshot.
+    relinkings: Vec<Arc<Relinking>>,
     /// Rows of views as questions have read them: of everybody or of some persons.
     handed_out: Vec<HandedOut>,
 }
@@ -103,18 +130,20 @@ type HandedOut = (usize, Option<Arc<Persons>>, Arc<Vec<RecordBatch>>);
 
 impl<'a> Pass<'a> {
     pub fn new(computer: &'a Computer, snapshot: Arc<Snapshot>, time: Time, views: &'a mut Views) -> Self {
-        Self { computer, snapshot, time, views, arrivals: Arrivals::default(), handed_out: Vec::new() }
+        let (arrivals, relinkings, handed_out) = (Arrivals::default(), Vec::new(), Vec::new());
+        Self { computer, snapshot, time, views, arrivals, relinkings, handed_out }
     }
 
     /// Brings every view to the snapshot.
     pub async fn update(&mut self) -> Result<(), Error> {
+        self.views.number_by(&self.snapshot.identity);
         for place in 0..self.computer.definitions.views.len() {
             let (computer, revisions) = (self.computer, self.views.revisions());
             let new = Inputs::new(&computer.view_reads[place], &self.snapshot, &revisions, self.time);
-            let old = self.views.0[place].inputs.clone();
+            let old = self.views.views[place].inputs.clone();
             if old.as_ref() != Some(&new) {
                 let change = self.ask_again(place, old, &new).await?;
-                let view = &mut self.views.0[place];
+                let view = &mut self.views.views[place];
                 view.changed(change);
                 view.inputs = Some(new);
             }
@@ -127,18 +156,29 @@ impl<'a> Pass<'a> {
         let (computer, identity) = (self.computer, self.snapshot.identity.clone());
         let index = &*identity;
         let (view, reads) = (&computer.definitions.views[place], &computer.view_reads[place]);
-        if let Some(column) = &computer.times_of[place]
-            && let Some((table, behind)) =
-                old.as_ref().and_then(|old| Some((reads.tables().first()?, old.grows_into(new)?)))
+        let mut change = Change::Nothing;
+        if let Some(old) = &old
+            && let Some(column) = &computer.times_of[place]
+            && let Some(behind) = old.grows_into(new)
         {
-            let arrived = self.arrivals.of(computer, &self.snapshot, table, &behind).await?;
-            if arrived.moments.is_empty() {
-                return Ok(Change::Nothing);
-            }
-            if let Some((times, own)) = arrived.rows(computer, &self.snapshot).await? {
+            let table = reads.tables().first().expect("what is asked by time reads a table");
+            let relinking = old.identity().and_then(|before| self.relinking(before)).map(Since::Index);
+            let mut is_all = true;
+            for since in [Some(Since::Offsets(behind)), relinking].into_iter().flatten() {
+                let arrived = self.arrivals.of(computer, &self.snapshot, table, &since).await?;
+                if arrived.moments.is_empty() {
+                    continue;
+                }
+                let Some((times, own)) = arrived.rows(computer, &self.snapshot).await? else {
+                    is_all = false;
+                    break;
+                };
                 let what = format!("{} of times", view.name);
                 let batches = computer.ask_little(own, &what, &view.sql, self.time).await?;
-                return Ok(self.views.0[place].kept.take_times(times, column, batches, index)?);
+                change = change.and(self.views.views[place].kept.take_times(times, column, batches, index)?);
+            }
+            if is_all {
+                return Ok(change);
             }
         }
         if view.by_person
@@ -150,7 +190,7 @@ impl<'a> Pass<'a> {
                     let snapshot = self.snapshot_of(reads, Some(&persons))?;
                     let what = format!("{} of persons", view.name);
                     let batches = computer.ask_little(&snapshot, &what, &view.sql, self.time).await?;
-                    return Ok(self.views.0[place].kept.take_persons(&persons, batches, index)?);
+                    return Ok(self.views.views[place].kept.take_persons(&persons, batches, index)?);
                 }
                 _ => {}
             }
@@ -158,7 +198,20 @@ impl<'a> Pass<'a> {
         let snapshot = self.snapshot_of(reads, None)?;
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
         let cut = view.by_time.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
-        Ok(self.views.0[place].kept.take_all(batches, cut, index)?)
+        Ok(change.and(self.views.views[place].kept.take_all(batches, cut, index)?))
+    }
+
+    /// What the snapshot's identity says otherwise than `before`; none where it is the same.
+    fn relinking(&mut self, before: &Arc<Index>) -> Option<Arc<Relinking>> {
+        if Arc::ptr_eq(before, &self.snapshot.identity) {
+            return None;
+        }
+        if let Some(known) = self.relinkings.iter().find(|known| known.is_from(before)) {
+            return Some(known.clone());
+        }
+        let relinking = Arc::new(Relinking::new(before, &self.snapshot.identity));
+        self.relinkings.push(relinking.clone());
+        Some(relinking)
     }
 
     /// Asking for them alone costs less than asking for everybody.
@@ -177,7 +230,7 @@ impl<'a> Pass<'a> {
             let rows = match self.handed_out.iter().find(is_it) {
                 Some((_, _, rows)) => rows.clone(),
                 None => {
-                    let kept = &self.views.0[*view].kept;
+                    let kept = &self.views.views[*view].kept;
                     let rows = Arc::new(persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?);
                     self.handed_out.push((*view, persons.cloned(), rows.clone()));
                     rows

@@ -7,11 +7,12 @@ use datafusion::arrow::array::RecordBatch;
 use lake::Span;
 
 use super::computer;
-use crate::fixture::{Arrival, contracts, rows, version};
-use crate::profile::arrivals::Arrivals;
+use crate::fixture::{Arrival, contracts, engine, rows, version};
+use crate::identity::Relinking;
+use crate::profile::arrivals::{Arrivals, Since};
 use crate::snapshot::Snapshot;
 use crate::source::{Recent, TableVersion};
-use crate::tail::{Positions, places};
+use crate::tail::places;
 
 const TABLE: &str = "access_control.access_event";
 
@@ -40,8 +41,8 @@ async fn found(lake: Vec<RecordBatch>, recent: Option<Recent>) -> Vec<i64> {
         ..version(contracts.get(TABLE).unwrap(), 1, lake)
     };
     let snapshot = Arc::new(Snapshot::new(HashMap::from([(TABLE.to_string(), passages)]), Arc::default()));
-    let (mut arrivals, behind) = (Arrivals::default(), Arc::new(Positions::from([(0, 1)])));
-    let arrived = arrivals.of(computer().await, &snapshot, TABLE, &behind).await.unwrap();
+    let (mut arrivals, since) = (Arrivals::default(), Since::Offsets(Arc::new([(0, 1)].into())));
+    let arrived = arrivals.of(computer().await, &snapshot, TABLE, &since).await.unwrap();
     assert_eq!(arrived.moments.len(), 2, "those of 1 and 2");
     let (_, own) = arrived.rows(computer().await, &snapshot).await.unwrap().unwrap();
     assert!(own.tables[TABLE].is_held());
@@ -62,4 +63,44 @@ async fn the_lake_is_looked_into_only_where_a_file_may_have_a_row_of_the_moment(
     assert_eq!(found(lake.clone(), None).await, [0, 1, 2], "nothing is known: the lake has them");
     assert_eq!(found(lake, Some(recent(4).await)).await, [0, 1, 2], "a file reaches to that moment");
     assert_eq!(found(Vec::new(), Some(recent(3).await)).await, [1, 2], "no file does: the lake is not asked");
+}
+
+#[tokio::test]
+async fn events_come_with_a_new_identity_to_whom_they_are_of_by_it() {
+    let students = (
+        "student_affairs.student_base",
+        "student_no, name, in_school, src_updated_at",
+        "('20240001', '张三', true, '2026-09-01T00:00:00Z'), ('20240002', '李四', true, '2026-09-01T00:00:00Z')",
+    );
+    let passages = (
+        TABLE,
+        "device_id, door_no, event_serial, event_time, access_person_no, card_physical_no, direction, result",
+        "('D1', 1, 1, '2026-09-03T00:01:00Z', NULL, '0A0B0C01', 'in', 'granted'),
+         ('D1', 1, 2, '2026-09-03T00:02:00Z', NULL, '0A0B0C02', 'in', 'granted'),
+         ('D1', 1, 3, '2026-09-03T00:03:00Z', '20240001', '0A0B0C02', 'in', 'granted'),
+         ('D1', 1, 4, '2026-09-03T00:04:00Z', '20240001', NULL, 'in', 'granted'),
+         ('D1', 1, 5, '2026-08-31T00:05:00Z', NULL, '0A0B0C02', 'in', 'granted')",
+    );
+    let cards = |rows: &'static str| {
+        (
+            "identity.card",
+            "card_no, card_seq, card_physical_no, person_no, card_status, opened_at, src_updated_at",
+            rows,
+        )
+    };
+    let first = "('900001', '1', '0A0B0C01', '20240001', 'normal', '2026-09-01T00:00:00Z', '2026-09-01T00:00:00Z')";
+    let both = "('900001', '1', '0A0B0C01', '20240001', 'normal', '2026-09-01T00:00:00Z', '2026-09-01T00:00:00Z'),
+        ('900002', '1', '0A0B0C02', '20240002', 'normal', '2026-09-01T00:00:00Z', '2026-09-01T00:00:00Z')";
+    let before = engine(&[students, passages, cards(first)]).await.pin().snapshot.clone();
+    let after = engine(&[students, passages, cards(both)]).await.pin().snapshot.clone();
+    let since = Since::Index(Arc::new(Relinking::new(&before.identity, &after.identity)));
+    let mut arrivals = Arrivals::default();
+    let arrived = arrivals.of(computer().await, &after, TABLE, &since).await.unwrap();
+    let mut minutes: Vec<_> = arrived.moments.iter().map(|(day, at)| (*day, (at - EIGHT) / 60_000_000)).collect();
+    minutes.sort_unstable();
+    assert_eq!(
+        minutes,
+        [(DAY, 2), (DAY, 3)],
+        "a second card's, and one whose number names another; not before it was opened"
+    );
 }

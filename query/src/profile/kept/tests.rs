@@ -1,0 +1,117 @@
+//! What is kept holds against plain rows.
+
+use std::collections::BTreeSet;
+
+use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Person (0 for nobody), day, value. Each day has one event, at noon.
+type Row = (u8, i32, i64);
+
+const TIME: &str = "event_time";
+
+fn noon(day: i32) -> i64 {
+    (i64::from(day) * 24 + 12) * 3_600_000_000
+}
+
+fn batch(rows: &[Row]) -> RecordBatch {
+    let person = |(person, ..): &Row| (*person > 0).then(|| person.to_string());
+    let columns: [(&str, ArrayRef); 4] = [
+        (PERSON, Arc::new(rows.iter().map(person).collect::<StringArray>())),
+        (DAY, Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.1)))),
+        ("value", Arc::new(rows.iter().map(|row| row.2).collect::<Int64Array>())),
+        (TIME, Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| noon(row.1))))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+}
+
+fn rows(batches: Vec<RecordBatch>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        let persons = as_string_array(batch.column(0)).unwrap();
+        let days = as_date32_array(batch.column(1)).unwrap();
+        let values: &Int64Array = batch.column(2).as_any().downcast_ref().unwrap();
+        let person = |row| if persons.is_null(row) { 0 } else { persons.value(row).parse().unwrap() };
+        rows.extend((0..batch.num_rows()).map(|row| (person(row), days.value(row), values.value(row))));
+    }
+    rows.sort_unstable();
+    rows
+}
+
+fn of(rows: &[Row], person: u8) -> Vec<Row> {
+    rows.iter().filter(|row| row.0 == person).copied().collect()
+}
+
+/// Everybody whose rows are others.
+fn changed(before: &[Row], after: &[Row]) -> BTreeSet<u8> {
+    (0..6).filter(|person| of(before, *person) != of(after, *person)).collect()
+}
+
+fn some_rows() -> impl Strategy<Value = Vec<Row>> {
+    proptest::collection::vec((0..6_u8, 0..4_i32, 0..3_i64), 0..30)
+}
+
+proptest! {
+    #[test]
+    fn rows_are_those_of_the_last_answers(steps in proptest::collection::vec((0..4_u8, some_rows(), 0..6_u8, 0..4_i32), 1..8)) {
+        let (mut kept, mut model): (Kept, Vec<Row>) = Default::default();
+        let index = Index::of_persons(&["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+        for (step, mut new, person, day) in steps {
+            let before = model.clone();
+            let change = match step {
+                0 | 1 => {
+                    model = new.clone();
+                    kept.take_all(vec![batch(&new)], (step == 1).then_some(day), &index)
+                }
+                2 => {
+                    new.iter_mut().for_each(|row| row.1 = day);
+                    model.retain(|row| row.1 != day);
+                    model.extend(&new);
+                    kept.take_times(&Times::of([(day, noon(day))].into_iter()).unwrap(), TIME, vec![batch(&new)], &index)
+                }
+                _ => {
+                    let persons: Persons = (1..=usize::from(person)).collect();
+                    let is_asked_for = |row: &Row| (1..=person).contains(&row.0);
+                    model.retain(|row| !is_asked_for(row));
+                    model.extend(new.iter().filter(|row| is_asked_for(row)));
+                    kept.take_persons(&persons, vec![batch(&new)], &index)
+                }
+            };
+            model.sort_unstable();
+            prop_assert_eq!(rows(kept.all().unwrap()), model.clone());
+            let persons: Persons = [2, 9].into_iter().collect();
+            prop_assert_eq!(rows(kept.of(&persons).unwrap()), [of(&model, 0), of(&model, 2)].concat());
+            let told = match change.unwrap() {
+                Change::Nothing => BTreeSet::new(),
+                Change::Persons(persons) => persons.ones().map(|person| person as u8).collect(),
+                Change::Everything => [0].into(),
+            };
+            let expected = changed(&before, &model);
+            prop_assert_eq!(told, if expected.contains(&0) { [0].into() } else { expected });
+        }
+    }
+}
+
+#[test]
+fn rows_stay_with_their_persons_by_other_numbers_and_go_with_who_is_gone() {
+    let index = Index::of_persons(&["1", "2", "3"]);
+    let mut kept = Kept::default();
+    let all = [(0, 1, 7), (1, 1, 7), (2, 2, 7), (3, 3, 7)];
+    kept.take_all(vec![batch(&all)], None, &index).unwrap();
+    assert!(!kept.renumber(&[Some(1), Some(3), Some(4)]), "nobody is gone");
+    assert_eq!(rows(kept.of(&[1, 4].into_iter().collect()).unwrap()), [all[0], all[1], all[3]]);
+    assert!(kept.renumber(&[None, Some(0), None, None, Some(2)]));
+    assert_eq!(rows(kept.all().unwrap()), [all[0], all[1], all[3]]);
+    assert_eq!(rows(kept.of(&[0, 2].into_iter().collect()).unwrap()), [all[0], all[1], all[3]]);
+
+    // What is asked then of everybody says who has others.
+    let index = Index::of_persons(&["1", "2", "3"]);
+    let change = kept.take_all(vec![batch(&all)], None, &index).unwrap();
+    assert!(matches!(change, Change::Persons(persons) if persons.ones().eq([1])));
+
+    let mut change = Change::Persons(Arc::new([0, 1, 3].into_iter().collect()));
+    change.renumber(&[Some(5), None, Some(6), Some(7)]);
+    assert!(matches!(change, Change::Persons(persons) if persons.ones().eq([5, 7])));
+}
