@@ -396,6 +396,11 @@ fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) 
     if !of.by_time {
         return Ok(None);
     }
+    // A new identity has those rows asked again whose person_id or link_status is another.
+    if ["person_by_", "link_by_"].iter().any(|function| of.sql.contains(function)) {
+        let what = "by_time needs whose a row is from person_id and link_status, not from functions";
+        return Err(Error::settings(format!("profile view {name}: {what}")));
+    }
     let contract = match reads.tables() {
         [table] if reads.views().is_empty() => contracts.get(table),
         _ => None,

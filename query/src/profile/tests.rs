@@ -314,6 +314,26 @@ fn a_definition_that_contradicts_itself_is_named() {
         .assert_eq(&check("z.toml", &section(sql, &named)));
 }
 
+#[tokio::test]
+async fn a_view_that_cannot_be_asked_as_it_says_is_named() {
+    let check = async |columns: &str, table: &str| {
+        let mut definitions = definitions(&[]);
+        let view = definitions.views.iter_mut().find(|view| view.name == "library_visit").unwrap();
+        view.sql = format!("SELECT {columns} FROM {table}");
+        let error = Computer::new(&Settings::default(), &contracts(), definitions).await.unwrap_err();
+        error.text().split_once("library_visit: ").unwrap().1.to_string()
+    };
+    let passages = "access_control.access_event";
+    expect!["by_time and by_person need a column person_id"].assert_eq(&check("event_time, biz_date", passages).await);
+    expect!["by_time needs one table to read, whose key has the time of the event"]
+        .assert_eq(&check("*", "academic.grade").await);
+    expect!["by_time needs the columns biz_date and event_time, as access_control.access_event has them"]
+        .assert_eq(&check("person_id, biz_date", passages).await);
+    let by_card = "person_by_number(access_person_no, event_time) AS person_id, event_time, biz_date";
+    expect!["by_time needs whose a row is from person_id and link_status, not from functions"]
+        .assert_eq(&check(by_card, passages).await);
+}
+
 #[test]
 fn a_section_that_is_turned_on_must_be_there() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("profile");
