@@ -14,6 +14,7 @@ use datafusion::error::{DataFusionError, Result};
 use topic::Watermark;
 
 use crate::identity::Index;
+use crate::identity::relink::Links;
 use crate::profile::table::Seen;
 use crate::source::TableVersion;
 
@@ -25,6 +26,8 @@ pub struct Snapshot {
     /// By `<domain>.<table>`; a table that has never been written is not there.
     pub tables: HashMap<String, TableVersion>,
     pub identity: Arc<Index>,
+    /// Since when that has said the same of whose rows are.
+    pub links: Links,
     /// How far it reaches.
     pub watermark: Arc<Watermark>,
 }
@@ -40,7 +43,7 @@ impl Snapshot {
             }
         }
         let offsets: u64 = watermark.iter().map(|(_, _, offset)| offset.unsigned_abs()).sum();
-        Self { id: commits + offsets, tables, identity, watermark: Arc::new(watermark) }
+        Self { id: commits + offsets, tables, identity, links: Links::default(), watermark: Arc::new(watermark) }
     }
 
     /// Its tables, of which only what had been received by `at` (microseconds UTC) is read.
@@ -53,7 +56,8 @@ impl Snapshot {
 
     /// The same with other tables, for a computation of its own.
     pub fn with_tables(&self, tables: HashMap<String, TableVersion>) -> Self {
-        Self { id: self.id, tables, identity: self.identity.clone(), watermark: self.watermark.clone() }
+        let (identity, watermark) = (self.identity.clone(), self.watermark.clone());
+        Self { id: self.id, tables, identity, links: self.links, watermark }
     }
 }
 

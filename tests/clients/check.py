@@ -10,9 +10,11 @@ Prints one line a check, then `N passed, N failed, N skipped`; exits 1 when a ch
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 
@@ -342,6 +344,33 @@ def grpc_batches():
     same("results", [result.WhichOneof("result") for result in results], ["profile", "error"])
     same("code", results[1].error.code, grpc.StatusCode.NOT_FOUND.value[0])
     assert NOBODY not in results[1].error.message, "the message repeats the identifier"
+
+
+def h2load(method, count, **fields):
+    """Asks the same over and over, by connections that each have several calls under way; bytes of messages an answer."""
+    if not shutil.which("h2load"):
+        raise Skip("h2load (Debian: nghttp2-client) is not installed")
+    descriptor = reflected().pool.FindServiceByName(PROFILES).FindMethodByName(method)
+    request = message_factory.GetMessageClass(descriptor.input_type)(**fields).SerializeToString()
+    with tempfile.NamedTemporaryFile() as file:
+        # A gRPC frame: not compressed, and the length of the message.
+        file.write(b"\0" + len(request).to_bytes(4, "big") + request)
+        file.flush()
+        headers = ["content-type: application/grpc", "te: trailers", f"authorization: Bearer {setting('QUAD_TOKEN')}"]
+        command = ["h2load", "-n", str(count), "-c", "4", "-m", "8", "-t", "1", "-d", file.name]
+        command += [part for header in headers for part in ("-H", header)]
+        command.append(f"http://{setting('QUAD_GRPC')}/{PROFILES}/{method}")
+        said = subprocess.run(command, check=True, capture_output=True, text=True, timeout=TIMEOUT_S).stdout
+    assert f"{count} succeeded, 0 failed" in said, said
+    return int(re.search(r"\((\d+)\) data", said)[1]) / count
+
+
+@check
+def h2load_gets_whole_profiles():
+    person = {"student_no": setting("QUAD_STUDENT")}
+    answer = reflected().call(PROFILES, "GetProfile", person=person)
+    # An error would be a success to HTTP/2, without a message.
+    same("bytes of a frame", h2load("GetProfile", 2000, person=person), 5 + answer.ByteSize())
 
 
 @check

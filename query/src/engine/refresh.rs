@@ -13,7 +13,7 @@ use schemas::record::timestamp_type;
 
 use super::{Engine, Pin};
 use crate::error::Error;
-use crate::identity::{self, Facts, Index, facts};
+use crate::identity::{self, Facts, Index, Relinking, facts};
 use crate::snapshot::Snapshot;
 use crate::source::{Source, TableVersion};
 
@@ -63,13 +63,16 @@ impl Engine {
             return Ok(false);
         }
         let is_identity_new = facts::TABLES.iter().any(|table| changed.contains(*table));
-        let mut snapshot = Snapshot::new(tables, old.identity.clone());
+        let mut snapshot = Snapshot { links: old.links, ..Snapshot::new(tables, old.identity.clone()) };
         if is_identity_new {
             let index = self.identify(&snapshot.tables, person_key).await?;
             tracing::debug!(persons = index.persons.len(), placeholders = index.placeholders, "identity rebuilt");
             // An index that says the same stays, and with it what was computed by it.
             if index != *old.identity {
-                snapshot.identity = Arc::new(index);
+                let (before, after) = (old.identity.clone(), Arc::new(index));
+                snapshot.identity = after.clone();
+                let relinking = tokio::task::spawn_blocking(move || Relinking::new(&before, &after)).await;
+                snapshot.links = old.links.after(&relinking.expect("comparing indexes does not panic"));
             }
         }
         tracing::debug!(snapshot = snapshot.id, "new snapshot");

@@ -2,6 +2,7 @@
 //!
 //! The index is the pinned snapshot's, so that every row of an answer is resolved by the same one.
 
+use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use schemas::record::timestamp_type;
 
 use super::columns::PersonBy;
 use super::index::{Index, Resolution};
+use super::normal;
 use crate::snapshot::Pinned;
 
 /// Every function, ready to be registered.
@@ -104,6 +106,12 @@ impl Identifiers {
         let Some((at, columns)) = columns.split_last() else { return exec_err!("identifiers and a time are needed") };
         let columns = columns.iter().map(|column| as_string_array(column).cloned()).collect::<Result<_>>()?;
         Ok(Self { columns, at: as_timestamp_microsecond_array(at)?.clone() })
+    }
+
+    /// Whether any identifier of a row is among `values`.
+    pub fn has_any(&self, values: &HashSet<String>, row: usize) -> bool {
+        let is_in = |value: &str| normal::identifier(value).is_some_and(|value| values.contains(&*value));
+        self.columns.iter().any(|column| column.is_valid(row) && is_in(column.value(row)))
     }
 
     /// Whose a row is.

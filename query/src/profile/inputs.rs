@@ -9,6 +9,7 @@ use super::lineage::{self, Named};
 use crate::catalog::HISTORY;
 use crate::error::Error;
 use crate::identity::Index;
+use crate::identity::columns::PersonBy;
 use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
 use crate::tail::Positions;
@@ -21,6 +22,10 @@ const STUDENTS: &str = "student_affairs.student_base";
 pub struct Reads {
     /// `<domain>.<table>`, in order.
     tables: Vec<String>,
+    /// By what the rows of each are somebody's.
+    by: Vec<PersonBy>,
+    /// Whether tables are read that are made of the identity itself.
+    is_of_identity: bool,
     /// Places among the views.
     views: Vec<usize>,
     clock: Clock,
@@ -59,7 +64,7 @@ pub struct Time {
 }
 
 impl Reads {
-    /// What `sql` reads. Derived tables are made of the identity, which every question depends on, and of students.
+    /// What `sql` reads. Derived tables are made of the identity and of students.
     ///
     /// # Errors
     /// SQL that cannot be parsed.
@@ -71,7 +76,8 @@ impl Reads {
                 Named::Table(table) => {
                     let table = table.trim_end_matches(HISTORY);
                     let has_rows = contracts.get(table).is_some_and(|contract| contract.kind != Kind::Derived);
-                    reads.add(if has_rows { table.to_string() } else { STUDENTS.to_string() });
+                    reads.is_of_identity |= !has_rows;
+                    reads.add(if has_rows { table } else { STUDENTS }, contracts);
                 }
             }
         }
@@ -86,20 +92,25 @@ impl Reads {
         &self.views
     }
 
-    fn add(&mut self, table: String) {
-        if let Err(place) = self.tables.binary_search(&table) {
-            self.tables.insert(place, table);
+    fn add(&mut self, table: &str, contracts: &Contracts) {
+        if let Err(place) = self.tables.binary_search_by(|known| known.as_str().cmp(table)) {
+            self.tables.insert(place, table.to_string());
+            self.by.insert(place, contracts.get(table).map_or(PersonBy::Nobody, |contract| PersonBy::of(contract)));
         }
     }
 }
 
 /// The inputs of one answer.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Inputs {
-    /// What says whose the rows of a table are; none where views alone are read.
-    identity: Option<Identity>,
+    /// By which the rows of tables were somebody's.
+    index: Arc<Index>,
+    /// Whether that matters by itself, not only by `links`.
+    is_of_identity: bool,
     /// What is in each table that is read; none of one that is not there.
     tables: Vec<Option<Content>>,
+    /// Since when its rows have been the same persons'.
+    links: Vec<u64>,
     /// Revisions of the views that are read.
     views: Vec<u64>,
     /// What stands for the day, the night or the moment, where it matters.
@@ -134,13 +145,9 @@ impl Content {
     }
 }
 
-/// The very same index, not one that is equal.
-#[derive(Debug, Clone)]
-struct Identity(Arc<Index>);
-
-impl PartialEq for Identity {
+impl PartialEq for Inputs {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.views == other.views && self.differs_in_views_alone(other)
     }
 }
 
@@ -149,8 +156,10 @@ impl Inputs {
     pub fn new(reads: &Reads, snapshot: &Snapshot, revisions: &[u64], time: Time) -> Self {
         let content = |name: &String| snapshot.tables.get(name).map(Content::of);
         Self {
-            identity: (!reads.tables.is_empty()).then(|| Identity(snapshot.identity.clone())),
+            index: snapshot.identity.clone(),
+            is_of_identity: reads.is_of_identity,
             tables: reads.tables.iter().map(content).collect(),
+            links: reads.by.iter().map(|by| snapshot.links.of(*by)).collect(),
             views: reads.views.iter().map(|view| revisions[*view]).collect(),
             at: match reads.clock {
                 Clock::Never => None,
@@ -167,21 +176,22 @@ impl Inputs {
         &self.views
     }
 
-    /// Only views are others in `new`.
+    /// Nothing but views is otherwise in `new`.
     pub fn differs_in_views_alone(&self, new: &Self) -> bool {
-        (&self.identity, &self.tables, &self.at) == (&new.identity, &new.tables, &new.at)
+        (&self.tables, &self.links, &self.at) == (&new.tables, &new.links, &new.at)
+            && (!self.is_of_identity || Arc::ptr_eq(&self.index, &new.index))
     }
 
-    /// The index by which rows were somebody's, where tables are read.
-    pub fn identity(&self) -> Option<&Arc<Index>> {
-        self.identity.as_ref().map(|identity| &identity.0)
+    /// The index before, where rows of the tables may be somebody else's in `new`.
+    pub fn relinked(&self, new: &Self) -> Option<&Arc<Index>> {
+        (self.links != new.links).then_some(&self.index)
     }
 
     /// The offsets from which on the one table that is read may have more in `new`, while everything else is the same, but for
     /// whose its rows are.
     pub fn grows_into(&self, new: &Self) -> Option<Arc<Positions>> {
         let ([Some(table)], [Some(later)]) = (&self.tables[..], &new.tables[..]) else { return None };
-        let is_the_rest_the_same = (&self.views, &self.at) == (&new.views, &new.at);
+        let is_the_rest_the_same = (&self.views, &self.at) == (&new.views, &new.at) && !self.is_of_identity;
         table.grows_into(later).filter(|_| is_the_rest_the_same)
     }
 }

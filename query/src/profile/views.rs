@@ -16,7 +16,7 @@ use super::inputs::{Inputs, Reads, Time};
 use super::kept::{Change, Kept, Persons};
 use super::table::SCHEMA;
 use crate::error::Error;
-use crate::identity::{Index, PersonNo, Relinking};
+use crate::identity::{Index, PersonNo, Relinking, relink};
 use crate::snapshot::Snapshot;
 use crate::source::TableVersion;
 
@@ -83,8 +83,8 @@ impl Views {
     /// Has the persons go by their numbers in `index`.
     fn number_by(&mut self, index: &Arc<Index>) {
         if !Arc::ptr_eq(&self.index, index) {
-            let relinking = Relinking::new(&self.index, index);
-            self.views.iter_mut().for_each(|view| view.renumber(relinking.numbers()));
+            let numbers = relink::numbers(&self.index, index);
+            self.views.iter_mut().for_each(|view| view.renumber(&numbers));
             self.index = index.clone();
         }
     }
@@ -143,10 +143,10 @@ impl<'a> Pass<'a> {
             let old = self.views.views[place].inputs.clone();
             if old.as_ref() != Some(&new) {
                 let change = self.ask_again(place, old, &new).await?;
-                let view = &mut self.views.views[place];
-                view.changed(change);
-                view.inputs = Some(new);
+                self.views.views[place].changed(change);
             }
+            // Also where they are equal: the old ones have an index that nobody else needs any more.
+            self.views.views[place].inputs = Some(new);
         }
         Ok(())
     }
@@ -162,7 +162,7 @@ impl<'a> Pass<'a> {
             && let Some(behind) = old.grows_into(new)
         {
             let table = reads.tables().first().expect("what is asked by time reads a table");
-            let relinking = old.identity().and_then(|before| self.relinking(before)).map(Since::Index);
+            let relinking = old.relinked(new).map(|before| Since::Index(self.relinking(before)));
             let mut is_all = true;
             for since in [Some(Since::Offsets(behind)), relinking].into_iter().flatten() {
                 let arrived = self.arrivals.of(computer, &self.snapshot, table, &since).await?;
@@ -201,17 +201,14 @@ impl<'a> Pass<'a> {
         Ok(change.and(self.views.views[place].kept.take_all(batches, cut, index)?))
     }
 
-    /// What the snapshot's identity says otherwise than `before`; none where it is the same.
-    fn relinking(&mut self, before: &Arc<Index>) -> Option<Arc<Relinking>> {
-        if Arc::ptr_eq(before, &self.snapshot.identity) {
-            return None;
-        }
+    /// What the snapshot's identity says otherwise than `before`.
+    fn relinking(&mut self, before: &Arc<Index>) -> Arc<Relinking> {
         if let Some(known) = self.relinkings.iter().find(|known| known.is_from(before)) {
-            return Some(known.clone());
+            return known.clone();
         }
         let relinking = Arc::new(Relinking::new(before, &self.snapshot.identity));
         self.relinkings.push(relinking.clone());
-        Some(relinking)
+        relinking
     }
 
     /// Asking for them alone costs less than asking for everybody.
