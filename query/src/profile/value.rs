@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, SecondsFormat};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
-use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
+use datafusion::arrow::datatypes::{DataType, Date32Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::scalar::ScalarValue;
@@ -42,6 +42,10 @@ impl Value {
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 Self::Time(column.as_primitive::<TimestampMicrosecondType>().value(row))
             }
+            DataType::Date32 => {
+                let day = i64::from(column.as_primitive::<Date32Type>().value(row));
+                Self::Text(DateTime::from_timestamp(day * 86_400, 0).unwrap_or_default().date_naive().to_string())
+            }
             DataType::List(_) => return Self::list(&column.as_list::<i32>().value(row)),
             DataType::Struct(fields) => {
                 let mut object = Vec::with_capacity(fields.len());
@@ -63,10 +67,6 @@ impl Value {
             ScalarValue::Float32(Some(number)) => Self::double(f64::from(*number)),
             ScalarValue::Decimal128(Some(number), _, scale) => {
                 Self::double(*number as f64 / 10_f64.powi(i32::from(*scale)))
-            }
-            ScalarValue::Date32(Some(day)) => {
-                let day = DateTime::from_timestamp(i64::from(*day) * 86_400, 0).unwrap_or_default();
-                Self::Text(day.format("%Y-%m-%d").to_string())
             }
             ScalarValue::TimestampSecond(Some(at), _) => Self::Time(at * 1_000_000),
             ScalarValue::TimestampMillisecond(Some(at), _) => Self::Time(at * 1000),
