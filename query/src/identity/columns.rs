@@ -33,6 +33,15 @@ impl PersonBy {
         }
     }
 
+    /// The ways in which `sql` resolves by functions.
+    pub fn called(sql: &str) -> Vec<Self> {
+        let sql = sql.to_ascii_lowercase();
+        let is_called =
+            |function: &str| ["person_by_", "link_by_"].iter().any(|what| sql.contains(&format!("{what}{function}")));
+        let ways = [("number", Self::Number("")), ("card", Self::Card), ("access", Self::Access)];
+        ways.into_iter().filter(|(function, _)| is_called(function)).map(|(_, by)| by).collect()
+    }
+
     /// The columns that it is resolved by.
     pub fn identifiers(self) -> &'static [&'static str] {
         match self {

@@ -30,7 +30,7 @@ pub struct Relinking {
     numbers: Vec<Option<PersonNo>>,
     /// Kinds of identifiers of which any is another's at any time.
     kinds: HashSet<IdType>,
-    /// Those identifiers; of a card's medium the account.
+    /// Those identifiers, and the accounts of cards' media.
     values: HashSet<String>,
 }
 
@@ -49,8 +49,9 @@ impl Relinking {
         let new = after.links.iter().filter(|(key, _)| !before.links.contains_key(*key));
         for ((kind, value), _) in other.chain(new) {
             kinds.insert(*kind);
-            let account = value.split_once('|').filter(|_| *kind == IdType::CardSeq).map(|(account, _)| account);
-            values.insert(account.unwrap_or(value).to_string());
+            values.insert(value.to_string());
+            // An account may have the sign in its number.
+            values.extend(value.match_indices('|').map(|(end, _)| value[..end].to_string()));
         }
         Self { before: before.clone(), after: after.clone(), numbers, kinds, values }
     }

@@ -34,6 +34,7 @@ use super::value::Value;
 use super::views::{Pass, Views};
 use crate::catalog::{self, CATALOG, HISTORY};
 use crate::error::Error;
+use crate::identity::columns::PersonBy;
 use crate::identity::{Index, PersonNo};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -397,7 +398,7 @@ fn check_view(of: &View, reads: &Reads, schema: &Schema, contracts: &Contracts) 
         return Ok(None);
     }
     // A new identity has those rows asked again whose person_id or link_status is another.
-    if ["person_by_", "link_by_"].iter().any(|function| of.sql.contains(function)) {
+    if !PersonBy::called(&of.sql).is_empty() {
         let what = "by_time needs whose a row is from person_id and link_status, not from functions";
         return Err(Error::settings(format!("profile view {name}: {what}")));
     }

@@ -22,7 +22,7 @@ const STUDENTS: &str = "student_affairs.student_base";
 pub struct Reads {
     /// `<domain>.<table>`, in order.
     tables: Vec<String>,
-    /// By what the rows of each are somebody's.
+    /// By what the rows of each are somebody's, and what is asked for by functions besides.
     by: Vec<PersonBy>,
     /// Whether tables are read that are made of the identity itself.
     is_of_identity: bool,
@@ -69,7 +69,7 @@ impl Reads {
     /// # Errors
     /// SQL that cannot be parsed.
     pub fn of(sql: &str, contracts: &Contracts, views: &[View]) -> Result<Self, Error> {
-        let mut reads = Self { clock: Clock::of(sql), ..Self::default() };
+        let mut reads = Self { clock: Clock::of(sql), by: PersonBy::called(sql), ..Self::default() };
         for named in lineage::named(sql, views)? {
             match named {
                 Named::View(place) => reads.views.push(place),
@@ -95,7 +95,7 @@ impl Reads {
     fn add(&mut self, table: &str, contracts: &Contracts) {
         if let Err(place) = self.tables.binary_search_by(|known| known.as_str().cmp(table)) {
             self.tables.insert(place, table.to_string());
-            self.by.insert(place, contracts.get(table).map_or(PersonBy::Nobody, |contract| PersonBy::of(contract)));
+            self.by.extend(contracts.get(table).map(|contract| PersonBy::of(contract)));
         }
     }
 }
@@ -109,7 +109,7 @@ pub struct Inputs {
     is_of_identity: bool,
     /// What is in each table that is read; none of one that is not there.
     tables: Vec<Option<Content>>,
-    /// Since when its rows have been the same persons'.
+    /// Since when rows have been the same persons'.
     links: Vec<u64>,
     /// Revisions of the views that are read.
     views: Vec<u64>,

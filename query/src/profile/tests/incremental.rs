@@ -25,7 +25,7 @@ const NOW: i64 = 1_788_451_080_000_000;
 const MINUTE_US: i64 = 60_000_000;
 
 /// What may arrive: a table, its columns, and rows, of which each is one arrival.
-const ARRIVALS: [(&str, &str, &[&str]); 11] = [
+const ARRIVALS: [(&str, &str, &[&str]); 12] = [
     (
         "student_affairs.student_base",
         "student_no, name, college_id, class_id, grade_year, counselor_staff_no, in_school, src_updated_at, op",
@@ -122,6 +122,12 @@ const ARRIVALS: [(&str, &str, &[&str]); 11] = [
             "('1', '20240001', '1', '2026-09-03T15:00:00Z', '2026-09-04T15:00:00Z', 'approved', '2026-09-01T00:00:00Z')",
             "('1', '20240001', '1', '2026-09-03T15:00:00Z', '2026-09-04T15:00:00Z', 'rejected', '2026-09-02T00:00:00Z')",
         ],
+    ),
+    (
+        // Whose it is says a function in the question, not a column of the table.
+        "student_affairs.community_org",
+        "org_code, org_type, org_name, building_id, floor_no, leader_no, valid_from",
+        &["('O1', 'floor_committee', '三层自管会', 'B1', 3, '20240001', '2024-09-01')"],
     ),
     (
         "extension.calendar_day",
