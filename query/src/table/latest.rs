@@ -24,8 +24,9 @@ use datafusion::error::Result;
 use datafusion::execution::context::QueryPlanner;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Expr, ExprFunctionExt, Extension, LogicalPlan, LogicalPlanBuilder, UserDefinedLogicalNode,
+    Expr, ExprFunctionExt, Extension, LogicalPlan, LogicalPlanBuilder, Operator, UserDefinedLogicalNode,
     UserDefinedLogicalNodeCore, col, ident, lit,
 };
 use datafusion::physical_plan::ExecutionPlan;
@@ -112,6 +113,25 @@ impl Latest {
             Ok(LogicalPlan::Extension(Extension { node: Arc::new(latest) }))
         };
         (0..=cuts.len()).map(part).collect()
+    }
+
+    /// Whether single keys are looked for: that leaves few rows, which one sort takes sooner than many scans.
+    fn is_look_up(&self) -> Result<bool> {
+        let is_one = |expr: &Expr| match expr {
+            Expr::BinaryExpr(compared) => compared.op == Operator::Eq,
+            Expr::InList(list) => !list.negated,
+            _ => false,
+        };
+        let is_of_key = |expr: &Expr| expr.column_refs().iter().any(|column| column.name != BIZ_DATE);
+        self.input.exists(|plan| {
+            Ok(match plan {
+                LogicalPlan::Filter(filter) => {
+                    split_conjunction(&filter.predicate).into_iter().any(|expr| is_one(expr) && is_of_key(expr))
+                }
+                LogicalPlan::TableScan(scan) => scan.filters.iter().any(|expr| is_one(expr) && is_of_key(expr)),
+                _ => false,
+            })
+        })
     }
 
     /// Bytes that a version takes while the latest is looked for: itself, its key and order encoded, and its place.
@@ -225,7 +245,8 @@ impl ExtensionPlanner for LatestPlanner {
         let share = if latest.is_part { MEMORY_SHARE / 2 } else { MEMORY_SHARE };
         let rows_max = self.memory_bytes / share / latest.row_bytes(&input.schema());
         if known.rows.is_none_or(|rows| rows > rows_max) {
-            let is_whole = !latest.is_part && latest.order.key.iter().any(|column| column == BIZ_DATE);
+            let has_day = latest.order.key.iter().any(|column| column == BIZ_DATE);
+            let is_whole = !latest.is_part && has_day && !latest.is_look_up()?;
             if let (true, Some(rows), Some(days)) = (is_whole, known.rows, known.days) {
                 let parts = latest.in_parts(days, 2 * rows.div_ceil(rows_max.max(1)))?;
                 let mut inputs = Vec::with_capacity(parts.len());

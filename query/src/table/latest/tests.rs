@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use datafusion::catalog::MemTable;
 use datafusion::dataframe::DataFrameWriteOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::physical_plan::{collect, displayable};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use proptest::prelude::*;
@@ -137,6 +137,14 @@ async fn many_rows_are_taken_some_days_after_others() {
     let rows = few.table("versions").await.unwrap();
     rows.write_parquet(path.to_str().unwrap(), DataFrameWriteOptions::new(), None).await.unwrap();
 
+    let of_one = session(400_000);
+    of_one.register_parquet("versions", path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
+    let latest = latest_of(&of_one).await;
+    let input = LogicalPlanBuilder::from(latest.input).filter(col("key").eq(lit("k7"))).unwrap().build().unwrap();
+    let looked_up = shown(&of_one, &Latest::plan(input, latest.order)).await;
+    assert!(!looked_up.contains("TurnsExec"), "one key needs no turns: {looked_up}");
+
+    let path = &path;
     let over = |memory_bytes: usize| async move {
         let ctx = session(memory_bytes);
         ctx.register_parquet("versions", path.to_str().unwrap(), ParquetReadOptions::default()).await.unwrap();
