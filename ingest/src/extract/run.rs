@@ -202,7 +202,9 @@ impl Extract {
         let joined =
             tokio::task::spawn_blocking(move || threads.into_iter().try_for_each(std::thread::JoinHandle::join));
         let joined = joined.await;
+        // Awaited: it holds the state's folder, which whoever called may open again as soon as this has returned.
         keeping_up.abort();
+        let _ = keeping_up.await;
         self.board.keep_up();
         served?;
         match joined {

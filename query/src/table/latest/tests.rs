@@ -152,7 +152,7 @@ async fn many_rows_are_taken_some_days_after_others() {
         let plan = Latest::plan(latest.input, latest.order);
         (shown(&ctx, &plan).await, offsets(&ctx, &plan).await)
     };
-    let (in_memory, all) = over.clone()(usize::MAX).await;
+    let (in_memory, all) = over(usize::MAX).await;
     let (in_parts, found) = over(400_000).await;
     assert!(!in_memory.contains("TurnsExec") && !in_memory.contains("Window"), "{in_memory}");
     assert!(in_parts.contains("TurnsExec: inputs=4") && !in_parts.contains("Window"), "{in_parts}");
