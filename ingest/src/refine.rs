@@ -1,15 +1,16 @@
 //! Mapped rows → records ready for the log, and dead letters.
 //!
-//! Enters: mapped columns, the source rows they came from, and who sends them when. Leaves: for each good row an Avro
-//! message with its key, and for each bad one a letter with the field and the rule it broke. Every row that enters
-//! leaves as exactly one of the two.
+//! Enters: mapped columns, the source rows they came from, and who sends them when. Leaves: each good row as a record,
+//! and as an Avro message with its key once it is to be sent; for each bad one a letter with the field and the rule it
+//! broke. Every row that enters leaves as exactly one of the two.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::compute::{CastOptions, cast_with_options, filter, filter_record_batch};
+use arrow::compute::{filter, filter_record_batch};
 use arrow::datatypes::{DataType, Schema, TimestampMicrosecondType};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use schemas::{Checker, Contract, Encoder, Violation, coerce, record};
 use topic::Message;
@@ -41,25 +42,55 @@ pub struct Records {
     pub rows: Vec<usize>,
 }
 
-/// One record for the log.
-#[derive(Debug, Clone)]
-pub struct Refined {
-    /// The contract's key, joined by `|`.
-    pub key: String,
+/// What tells one version of a row from another.
+#[derive(Debug, Clone, Copy)]
+pub struct Version<'a> {
+    pub key: &'a str,
     /// The content hash: equal rows are equal, whenever they come.
-    pub hash: String,
+    pub hash: &'a str,
     /// When the row changed at its source, in microseconds since 1970.
     pub updated_us: Option<i64>,
     pub is_delete: bool,
-    pub value: bytes::Bytes,
-    /// The source row it came from.
-    pub row: usize,
 }
 
-impl Refined {
-    /// As a message of the log.
-    pub fn message(&self, now: DateTime<Utc>) -> Message {
-        Message { key: self.key.clone().into(), value: self.value.clone(), timestamp_ms: now.timestamp_millis() }
+impl Records {
+    /// None, of `contract`.
+    pub fn none(contract: &Contract) -> Self {
+        let batch = RecordBatch::new_empty(contract.record_schema());
+        Self { batch, keys: StringArray::new_null(0), rows: Vec::new() }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The version that each is.
+    pub fn versions(&self) -> impl ExactSizeIterator<Item = Version<'_>> {
+        let column = |name| self.batch.column_by_name(name).expect("a record has its envelope");
+        let (hashes, operations) = (column("raw_hash").as_string::<i32>(), column("op").as_string::<i32>());
+        let updated = column("src_updated_at").as_primitive::<TimestampMicrosecondType>();
+        (0..self.len()).map(move |at| Version {
+            key: self.keys.value(at),
+            hash: hashes.value(at),
+            updated_us: updated.is_valid(at).then(|| updated.value(at)),
+            is_delete: operations.value(at) == "D",
+        })
+    }
+
+    /// Those that are wanted.
+    ///
+    /// # Errors
+    /// `Internal`, which no record can cause.
+    pub fn select(&self, is_wanted: &BooleanArray) -> Result<Self, Error> {
+        let aside = |error| Error::internal("set rows aside", error);
+        let batch = filter_record_batch(&self.batch, is_wanted).map_err(aside)?;
+        let keys = filter(&self.keys, is_wanted).map_err(aside)?.as_string().clone();
+        let rows = self.rows.iter().zip(is_wanted.values()).filter(|(_, is_wanted)| *is_wanted);
+        Ok(Self { batch, keys, rows: rows.map(|(row, _)| *row).collect() })
     }
 }
 
@@ -92,42 +123,23 @@ impl Refiner {
         for violation in coerced.into_iter().chain(operations).chain(self.checker.check(&batch)?) {
             violations.entry(violation.row).or_insert(violation);
         }
-        let is_good: Vec<bool> = (0..batch.num_rows()).map(|row| !violations.contains_key(&row)).collect();
-        let rows = mapped.rows.iter().zip(&is_good).filter(|(_, good)| **good).map(|(row, _)| *row).collect();
-        let is_good = BooleanArray::from(is_good);
-        let aside = |error| Error::internal("set bad rows aside", error);
-        let good = filter_record_batch(&batch, &is_good).map_err(aside)?;
-        let keys = filter(&keys, &is_good).map_err(aside)?.as_string().clone();
-        let batch = RecordBatch::try_new(self.contract.record_schema(), good.columns().to_vec())
+        let is_good: BooleanArray = (0..batch.num_rows()).map(|row| Some(!violations.contains_key(&row))).collect();
+        let all = Records { batch, keys, rows: mapped.rows.clone() };
+        let Records { batch, keys, rows } = all.select(&is_good)?;
+        let batch = RecordBatch::try_new(self.contract.record_schema(), batch.columns().to_vec())
             .map_err(|error| Error::internal("put good rows together", error))?;
         Ok((Records { batch, keys, rows }, violations.into_values().collect()))
     }
 
-    /// As [`Refiner::records`], encoded for the log.
+    /// Records as messages of their topic.
     ///
     /// # Errors
-    /// As [`Refiner::records`].
-    pub fn refine(
-        &self,
-        source: &str,
-        mapped: &Mapped,
-        now: DateTime<Utc>,
-    ) -> Result<(Vec<Refined>, Vec<Violation>), Error> {
-        let (records, violations) = self.records(source, mapped, now)?;
+    /// `Internal`, which no record can cause.
+    pub fn messages(&self, records: &Records, now: DateTime<Utc>) -> Result<Vec<Message>, Error> {
+        let timestamp_ms = now.timestamp_millis();
         let values = self.encoder.values(&records.batch)?;
-        let hashes = records.batch.column_by_name("raw_hash").expect("the envelope has a hash").as_string::<i32>();
-        let operations = records.batch.column_by_name("op").expect("the envelope has an operation").as_string::<i32>();
-        let updated = records.batch.column_by_name("src_updated_at").expect("the envelope has a change time");
-        let updated = updated.as_primitive::<TimestampMicrosecondType>();
-        let refined = values.iter().enumerate().map(|(at, value)| Refined {
-            key: records.keys.value(at).to_string(),
-            hash: hashes.value(at).to_string(),
-            updated_us: updated.is_valid(at).then(|| updated.value(at)),
-            is_delete: operations.value(at) == "D",
-            value,
-            row: records.rows[at],
-        });
-        Ok((refined.collect(), violations))
+        let keys = records.keys.iter().map(|key| Bytes::copy_from_slice(key.unwrap_or_default().as_bytes()));
+        Ok(keys.zip(values.iter()).map(|(key, value)| Message { key, value, timestamp_ms }).collect())
     }
 
     /// The envelope's columns, and the rows whose operation is none.
@@ -196,8 +208,7 @@ fn operation(batch: &RecordBatch) -> Result<(ArrayRef, Vec<Violation>), Error> {
 }
 
 fn cast(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, Error> {
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    cast_with_options(column, to, &options).map_err(|error| Error::internal("read an envelope column", error))
+    coerce::values(column, to).map_err(|error| Error::internal("read an envelope column", error))
 }
 
 /// The letters of a batch: each violation with its source row, `sensitive` columns masked.

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, StringArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
 use crate::check::Violation;
 use crate::contract::{Contract, Field, FieldType};
 use crate::error::Error;
+use crate::record::timestamp_type;
 
 /// Gives each field of `contract` its column, by name; a column the mapping does not have is all null.
 ///
@@ -50,7 +52,7 @@ fn coerce_column(field: &Field, column: &ArrayRef, violations: &mut Vec<Violatio
         _ => column.clone(),
     };
     let present = match text.data_type() {
-        DataType::Utf8 if field.field_type != FieldType::String => blank_to_null(text.as_string()),
+        DataType::Utf8 if field.field_type != FieldType::String => blank_to_null(text),
         _ => text,
     };
     let typed = cast(field, &present, &target)?;
@@ -67,15 +69,33 @@ fn coerce_column(field: &Field, column: &ArrayRef, violations: &mut Vec<Violatio
 }
 
 fn cast(field: &Field, column: &ArrayRef, target: &DataType) -> Result<ArrayRef, Error> {
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    cast_with_options(column, target, &options).map_err(|_| {
+    values(column, target).map_err(|_| {
         let found = column.data_type();
         Error::shape(format!("column `{}` is a {found}, which cannot become a {target}", field.name))
     })
 }
 
-fn blank_to_null(text: &StringArray) -> ArrayRef {
-    let trimmed = text.iter().map(|value| value.map(str::trim).filter(|value| !value.is_empty()));
+/// `column` as `target`; what cannot be read is null.
+///
+/// # Errors
+/// When no cast leads there from the column's type.
+pub fn values(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowError> {
+    let options = CastOptions { safe: true, ..CastOptions::default() };
+    if *target != timestamp_type() || !column.data_type().is_string() {
+        return cast_with_options(column, target, &options);
+    }
+    // A text without a zone is in UTC either way, and to read it so does not ask the database of zones.
+    let naive = cast_with_options(column, &DataType::Timestamp(TimeUnit::Microsecond, None), &options)?;
+    Ok(Arc::new(naive.as_primitive::<TimestampMicrosecondType>().clone().with_data_type(timestamp_type())))
+}
+
+/// Text without outer white space; nothing left is null.
+fn blank_to_null(text: ArrayRef) -> ArrayRef {
+    let values = text.as_string::<i32>();
+    if values.iter().flatten().all(|value| !value.is_empty() && value.trim().len() == value.len()) {
+        return text;
+    }
+    let trimmed = values.iter().map(|value| value.map(str::trim).filter(|value| !value.is_empty()));
     Arc::new(trimmed.collect::<StringArray>())
 }
 

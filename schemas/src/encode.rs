@@ -5,17 +5,21 @@
 
 use std::fmt::Write;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
-use arrow::datatypes::Schema;
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Schema, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_avro::schema::{FingerprintAlgorithm, FingerprintStrategy};
 use arrow_avro::writer::format::{AvroBinaryFormat, AvroSoeFormat};
 use arrow_avro::writer::{EncodedRows, WriterBuilder};
+use chrono::DateTime;
 use sha2::{Digest, Sha256};
 
 use crate::contract::Contract;
 use crate::error::Error;
+use crate::record::timestamp_type;
+use crate::rfc3339;
 
 /// Encodes the records of one contract.
 #[derive(Debug)]
@@ -50,26 +54,16 @@ impl Encoder {
     /// # Errors
     /// `Shape` when a key column is missing.
     pub fn keys(&self, batch: &RecordBatch) -> Result<Vec<String>, Error> {
-        let options = FormatOptions::default();
         let mut columns = Vec::new();
         for name in &self.contract.key {
             let column = batch.column_by_name(name).ok_or_else(|| Error::shape(format!("no key column `{name}`")))?;
-            let formatter = ArrayFormatter::try_new(column.as_ref(), &options)
-                .map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?;
-            // Most are text, which needs no formatting.
-            columns.push(column.as_string_opt::<i32>().ok_or(formatter));
+            columns.push(KeyColumn::of(column).map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?);
         }
         let key = |row| {
             let mut key = String::new();
             for (at, column) in columns.iter().enumerate() {
                 key.push_str(if at == 0 { "" } else { "|" });
-                match column {
-                    Ok(text) if text.is_valid(row) => key.push_str(text.value(row)),
-                    Ok(_) => {}
-                    Err(formatter) => {
-                        write!(key, "{}", formatter.value(row)).expect("a string takes all that is written");
-                    }
-                }
+                column.push(&mut key, row);
             }
             key
         };
@@ -91,19 +85,54 @@ impl Encoder {
             .map_err(|error| Error::shape(format!("{}: {error}", self.contract.name())))?;
         let mut encoder = WriterBuilder::new(schema).build_encoder::<AvroBinaryFormat>().map_err(failed)?;
         encoder.encode(&batch).map_err(failed)?;
-        let hash = |row: bytes::Bytes| {
-            let digest = Sha256::digest(&row);
-            Some(hex(&digest[..16]))
-        };
+        let hash = |row: bytes::Bytes| Some(hex(&Sha256::digest(&row)[..16]));
         Ok(encoder.flush().iter().map(hash).collect())
+    }
+}
+
+/// A column of a key, as text: as Arrow displays it, most without its formatter.
+enum KeyColumn<'a> {
+    Text(&'a StringArray),
+    Time(&'a TimestampMicrosecondArray, ArrayFormatter<'a>),
+    Other(ArrayFormatter<'a>),
+}
+
+impl<'a> KeyColumn<'a> {
+    fn of(column: &'a ArrayRef) -> Result<Self, ArrowError> {
+        const OPTIONS: &FormatOptions<'static> = &FormatOptions::new();
+        if let Some(text) = column.as_string_opt() {
+            return Ok(Self::Text(text));
+        }
+        let formatter = ArrayFormatter::try_new(column.as_ref(), OPTIONS)?;
+        Ok(match column.as_primitive_opt::<TimestampMicrosecondType>() {
+            Some(times) if *times.data_type() == timestamp_type() => Self::Time(times, formatter),
+            _ => Self::Other(formatter),
+        })
+    }
+
+    fn push(&self, key: &mut String, row: usize) {
+        let formatter = match self {
+            Self::Text(text) if text.is_valid(row) => return key.push_str(text.value(row)),
+            Self::Text(_) => return,
+            Self::Time(times, formatter) => match DateTime::from_timestamp_micros(times.value(row)) {
+                Some(time) if times.is_valid(row) => return rfc3339::push(key, time),
+                _ => formatter,
+            },
+            Self::Other(formatter) => formatter,
+        };
+        write!(key, "{}", formatter.value(row)).expect("a string takes all that is written");
     }
 }
 
 /// Bytes in lower hex.
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 /// The fingerprint that leads every record of `contract`, little-endian as on the wire.

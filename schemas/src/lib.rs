@@ -6,7 +6,7 @@
 //! The way of the data: `odcs` reads a file, `contract` is what it says, `codes` are the closed
 //! value sets it refers to. `record` gives the Arrow and Delta schemas, `coerce` turns mapped text
 //! into typed columns, `check` finds the rows that break a rule, and `encode` and `decode` carry
-//! records over a topic as Avro single objects; `rows` and `sieve` make rows of the lake of them. `writer` is a schema that records were written with, and `evolution`
+//! records over a topic as Avro single objects; `rows` and `sieve` make rows of the lake of them, `rfc3339` writes times. `writer` is a schema that records were written with, and `evolution`
 //! says what a change of a contract means for those who write by the old one and read by the new one. `describe` puts
 //! contracts in words, and `near` finds the table that a mistaken name meant.
 //!
@@ -24,6 +24,7 @@ pub mod evolution;
 mod near;
 mod odcs;
 pub mod record;
+pub mod rfc3339;
 pub mod rows;
 pub mod secret;
 pub mod sieve;

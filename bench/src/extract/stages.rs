@@ -13,7 +13,7 @@ use ingest::Connector;
 use ingest::extract::state::{Cursor, Seen, State};
 use ingest::functions::Surroundings;
 use ingest::mapping::{Mapped, Mapping};
-use ingest::refine::{Refined, Refiner};
+use ingest::refine::{Records, Refiner};
 use schemas::{Checker, Contracts, Encoder, Sensitive, coerce};
 
 use super::BATCH_ROWS_MAX;
@@ -40,8 +40,9 @@ pub fn run(contracts: &Contracts, runtime: &tokio::runtime::Runtime, rounds: usi
             Stage::new("types (coerce)", || steps.types()),
             Stage::new("rules (check)", || steps.rules()),
             Stage::new("content hash", || steps.hashes()),
-            Stage::new("encode and key", || steps.encode()),
-            Stage::new("refine: types, rules, hash, encode, key", || steps.refine()),
+            Stage::new("key", || steps.keys()),
+            Stage::new("records: types, rules, hash, key", || steps.records()),
+            Stage::new("messages: encoded", || steps.messages()),
             Stage::new("look up and remember", || steps.remember()),
         ];
         compare(&mut stages, rounds, BATCHES * BATCH_ROWS_MAX)?;
@@ -124,8 +125,7 @@ struct Steps<'a> {
     encoder: Encoder,
     inputs: Vec<RecordBatch>,
     mapped: Vec<Mapped>,
-    records: Vec<RecordBatch>,
-    refined: Vec<Vec<Refined>>,
+    records: Vec<Records>,
     folder: &'a Path,
 }
 
@@ -157,15 +157,13 @@ impl<'a> Steps<'a> {
             inputs,
             mapped: Vec::new(),
             records: Vec::new(),
-            refined: Vec::new(),
             folder,
         };
         for input in &steps.inputs {
             let mapped = runtime.block_on(steps.mapping.run(input))?;
             let (records, violations) = steps.refiner.records("bench", &mapped, Utc::now())?;
             ensure!(violations.is_empty(), "{:?}", violations[0]);
-            steps.records.push(records.batch);
-            steps.refined.push(steps.refiner.refine("bench", &mapped, Utc::now())?.0);
+            steps.records.push(records);
             steps.mapped.push(mapped);
         }
         Ok(steps)
@@ -181,12 +179,12 @@ impl<'a> Steps<'a> {
     }
 
     fn rules(&self) -> Result<Duration> {
-        timed(&self.records, |batch| Ok(batch.num_rows() - self.checker.check(batch)?.len()))
+        timed(&self.records, |records| Ok(records.len() - self.checker.check(&records.batch)?.len()))
     }
 
     fn hashes(&self) -> Result<Duration> {
         let fields = self.refiner.contract().fields.len();
-        timed(&self.records, |batch| {
+        timed(&self.records, |Records { batch, .. }| {
             let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
             let op = batch.column_by_name("op").context("no op")?.clone();
             let columns = names.into_iter().zip(batch.columns().iter().cloned()).take(fields);
@@ -194,16 +192,16 @@ impl<'a> Steps<'a> {
         })
     }
 
-    fn encode(&self) -> Result<Duration> {
-        timed(&self.records, |batch| {
-            let (values, keys) = (self.encoder.values(batch)?, self.encoder.keys(batch)?);
-            ensure!(values.len() == keys.len(), "keys and values differ");
-            Ok(keys.len())
-        })
+    fn keys(&self) -> Result<Duration> {
+        timed(&self.records, |records| Ok(self.encoder.keys(&records.batch)?.len()))
     }
 
-    fn refine(&self) -> Result<Duration> {
-        timed(&self.mapped, |mapped| Ok(self.refiner.refine("bench", mapped, Utc::now())?.0.len()))
+    fn records(&self) -> Result<Duration> {
+        timed(&self.mapped, |mapped| Ok(self.refiner.records("bench", mapped, Utc::now())?.0.len()))
+    }
+
+    fn messages(&self) -> Result<Duration> {
+        timed(&self.records, |records| Ok(self.refiner.messages(records, Utc::now())?.len()))
     }
 
     /// As a first pull does: no row is known yet.
@@ -211,15 +209,16 @@ impl<'a> Steps<'a> {
         let folder = tempfile::tempdir_in(self.folder)?;
         let state = State::open(folder.path())?;
         let table = state.table("bench", "table");
-        timed(&self.refined, |refined| {
-            let mut known = Vec::with_capacity(refined.len());
-            for record in refined {
-                ensure!(table.seen(&record.key)?.is_none(), "a row that nobody has seen is known");
-                let seen = Seen { hash: record.hash.clone(), pull: 1, updated_us: record.updated_us };
-                known.push((record.key.as_str(), seen));
+        timed(&self.records, |records| {
+            let mut known = Vec::with_capacity(records.len());
+            for version in records.versions() {
+                ensure!(table.seen(version.key)?.is_none(), "a row that nobody has seen is known");
+                let seen = Seen { hash: version.hash.to_string(), pull: 1, updated_us: version.updated_us };
+                known.push((version.key, Some(seen)));
             }
-            table.save(known.iter().map(|(key, seen)| (*key, Some(seen))), &Cursor::default())?;
-            Ok(known.len())
+            let count = known.len();
+            table.save(known.into_iter(), &Cursor::default())?;
+            Ok(count)
         })
     }
 }

@@ -232,12 +232,12 @@ impl Extract {
     fn unseen(&self, source: &PreparedSource, pipeline: &Pipeline, ready: Ready) -> Result<(Ready, u64), Error> {
         let memory = self.state().table(&source.id, &pipeline.table.name);
         let total = ready.records.len() + ready.letters.len();
-        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), ..ready };
-        for record in ready.records {
-            if memory.seen(&record.key)?.is_none_or(|seen| seen.hash != record.hash) {
-                fresh.records.push(record);
-            }
-        }
+        let is_fresh = ready.records.versions().map(|version| {
+            let seen = memory.seen(version.key)?;
+            Ok(Some(seen.is_none_or(|seen| seen.hash != version.hash)))
+        });
+        let records = ready.records.select(&is_fresh.collect::<Result<_, Error>>()?)?;
+        let mut fresh = Ready { records, letters: Vec::new(), ..ready };
         for letter in ready.letters {
             if memory.seen(&format!("{LETTER}{}", letter.id()))?.is_none() {
                 fresh.letters.push(letter);

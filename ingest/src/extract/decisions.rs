@@ -88,12 +88,12 @@ impl Extract {
         let batch = RecordBatch::try_from_iter_with_nullable(columns)
             .map_err(|error| Error::internal("put a decision together", error))?;
         let mapped = Mapped { batch, rows: vec![0], failed: Vec::new() };
-        let (records, violations) = self.decisions.refine("quad", &mapped, now)?;
+        let (records, violations) = self.decisions.records("quad", &mapped, now)?;
         if let Some(violation) = violations.first() {
             return Err(Error::settings(format!("{}: {}", violation.field, violation.message)));
         }
         let (extract, topic) = (self.clone(), self.decisions.contract().topic());
-        let messages = records.iter().map(|record| record.message(now)).collect();
+        let messages = self.decisions.messages(&records, now)?;
         let appended = tokio::task::spawn_blocking(move || extract.log.append(&topic, messages)).await;
         let watermark: Watermark = appended.map_err(|error| Error::internal("append a decision", error))??;
         tracing::info!(target: "quad::audit", by, review, decision = decision_id, "a decision about identity was taken");

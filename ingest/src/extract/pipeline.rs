@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
-use arrow::compute::{CastOptions, cast_with_options, max};
+use arrow::compute::max;
 use arrow::datatypes::TimestampMicrosecondType;
 use chrono::{DateTime, Utc};
 use schemas::{Contract, Contracts, coerce, record};
@@ -19,7 +19,7 @@ use crate::functions::Surroundings;
 use crate::letter::{self, Letter};
 use crate::mapping::{Mapped, Mapping};
 use crate::metrics;
-use crate::refine::{self, MAPPED_ENVELOPE, Refined, Refiner};
+use crate::refine::{self, MAPPED_ENVELOPE, Records, Refiner};
 
 /// The pipeline of one table of one source.
 pub struct Pipeline {
@@ -42,13 +42,20 @@ pub struct Sent {
     pub newest: Option<DateTime<Utc>>,
 }
 
-/// A batch on its way: refined, not yet in the log.
+/// A batch on its way: checked, not yet in the log.
 pub struct Ready {
-    pub records: Vec<Refined>,
+    pub records: Records,
     pub letters: Vec<Letter>,
     pub now: DateTime<Utc>,
     /// See [`Sent::newest`].
     pub newest: Option<DateTime<Utc>>,
+}
+
+impl Ready {
+    /// A batch without rows.
+    pub fn empty(contract: &Contract, now: DateTime<Utc>) -> Self {
+        Self { records: Records::none(contract), letters: Vec::new(), now, newest: None }
+    }
 }
 
 impl Pipeline {
@@ -114,10 +121,11 @@ impl Pipeline {
         let input = &records::readable(input)?;
         let mapped = self.mapping.run(input).await?;
         check_output(&self.source, &self.table, &mapped.batch.schema())?;
-        let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
+        let (records, violations) = self.refiner.records(&self.source, &mapped, now)?;
         let mut letters = refine::letters(&self.source, self.contract(), input, &mapped, &violations, &self.sensitive);
         letters.extend(unreadable);
-        Ok(Ready { records, letters, now, newest: newest(self.contract(), &mapped.batch, now) })
+        let newest = newest(self.contract(), &records.batch, now);
+        Ok(Ready { records, letters, now, newest })
     }
 
     /// Refines rows that are in the contract's own columns, as text: no mapping.
@@ -127,7 +135,7 @@ impl Pipeline {
     pub fn prepare_mapped(&self, batch: RecordBatch, now: DateTime<Utc>) -> Result<Ready, Error> {
         let rows = (0..batch.num_rows()).collect();
         let mapped = Mapped { batch, rows, failed: Vec::new() };
-        let (records, violations) = self.refiner.refine(&self.source, &mapped, now)?;
+        let (records, violations) = self.refiner.records(&self.source, &mapped, now)?;
         let letters =
             refine::letters(&self.source, self.contract(), &mapped.batch, &mapped, &violations, &self.sensitive);
         Ok(Ready { records, letters, now, newest: None })
@@ -144,39 +152,45 @@ impl Pipeline {
             let batch = letter::mapped(&ready.letters, ready.now)?;
             let rows = (0..batch.num_rows()).collect();
             let (records, violations) =
-                self.letters.refine(&self.source, &Mapped { batch, rows, failed: Vec::new() }, ready.now)?;
+                self.letters.records(&self.source, &Mapped { batch, rows, failed: Vec::new() }, ready.now)?;
             if let Some(violation) = violations.first() {
                 let what = format!("write a letter: {} {}", violation.field, violation.rule);
                 return Err(Error::internal(what, violation.message.clone()));
             }
-            appended = self.append(self.letters.contract(), &records, ready.now)?;
+            appended = self.append(&self.letters, &records, ready.now)?;
         }
-        appended.extend(&self.append(self.contract(), &ready.records, ready.now)?);
+        appended.extend(&self.append(&self.refiner, &ready.records, ready.now)?);
         metrics::extracted(&self.source, &self.table.name, ready.records.len(), &ready.letters);
         Ok(appended)
     }
 
-    fn append(&self, contract: &Contract, records: &[Refined], now: DateTime<Utc>) -> Result<Watermark, Error> {
-        let messages: Vec<Message> = records.iter().map(|record| record.message(now)).collect();
-        if messages.is_empty() {
+    fn append(&self, refiner: &Refiner, records: &Records, now: DateTime<Utc>) -> Result<Watermark, Error> {
+        if records.is_empty() {
             return Ok(Watermark::default());
         }
-        Ok(self.log.append(&contract.topic(), messages)?)
+        Ok(self.log.append(&refiner.contract().topic(), refiner.messages(records, now)?)?)
+    }
+
+    /// A record of [`Pipeline::prepare`] as a message.
+    ///
+    /// # Errors
+    /// As [`Refiner::messages`].
+    pub fn messages(&self, records: &Records, now: DateTime<Utc>) -> Result<Vec<Message>, Error> {
+        self.refiner.messages(records, now)
     }
 }
 
 /// The newest time in a batch: when a row changed at its source, or else when what it tells happened. A source's clock may
 /// be wrong, so a time that is still to come counts as `now`.
-fn newest(contract: &Contract, mapped: &RecordBatch, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+fn newest(contract: &Contract, records: &RecordBatch, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let columns = ["src_updated_at", contract.event_time.as_str()].into_iter();
-    let times = columns.filter_map(|name| newest_of(mapped.column_by_name(name)?));
+    let times = columns.filter_map(|name| newest_of(records.column_by_name(name)?));
     times.max().map(|time| time.min(now))
 }
 
 /// The newest time of a column; `None` when it holds none that can be read.
 fn newest_of(column: &ArrayRef) -> Option<DateTime<Utc>> {
-    let options = CastOptions { safe: true, ..CastOptions::default() };
-    let times = cast_with_options(column, &record::timestamp_type(), &options).ok()?;
+    let times = coerce::values(column, &record::timestamp_type()).ok()?;
     max(times.as_primitive::<TimestampMicrosecondType>()).and_then(DateTime::from_timestamp_micros)
 }
 

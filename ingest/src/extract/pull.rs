@@ -3,6 +3,7 @@
 //! A connection and the memory of the table enter. Two threads share the work: this one takes a batch from the source, maps
 //! and refines it, while the other appends the batch before to the log, waits for the disk, and saves the cursor.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,7 +28,7 @@ pub(super) struct TablePull<'a> {
     sender: Sender<'a>,
 }
 
-/// A refined batch on its way to the log, and what is saved with it.
+/// A checked batch on its way to the log, and what is saved with it.
 struct Batch {
     ready: Ready,
     cursor: Cursor,
@@ -78,7 +79,7 @@ impl<'a> TablePull<'a> {
                     _ => cursor.values = values.unwrap_or_else(|| std::mem::take(&mut cursor.values)),
                 }
                 let ready = match rows.num_rows() {
-                    0 => Ready { records: Vec::new(), letters: Vec::new(), now: Utc::now(), newest: None },
+                    0 => Ready::empty(pipeline.contract(), Utc::now()),
                     _ => worker.block_on(pipeline.prepare(&rows, Utc::now()))??,
                 };
                 hand_over(Batch { ready, cursor: cursor.clone(), settled })
@@ -184,23 +185,24 @@ impl Sender<'_> {
     /// Sends what is new in a batch, then saves what was sent.
     fn send(&mut self, batch: Batch) -> Result<(), Error> {
         let Batch { ready, cursor, settled } = batch;
+        let Ready { records, letters, now, newest } = ready;
         let forgets_deletes = self.pipeline.table.pull == Pull::Changes;
-        let total = ready.records.len() + ready.letters.len();
+        let total = records.len() + letters.len();
+        let letter_keys: Vec<_> = letters.iter().map(|letter| format!("{LETTER}{}", letter.id())).collect();
         let before = (!self.is_new).then_some(&self.state);
-        let mut known = Known { before, pull: self.pull, rows: HashMap::new() };
-        let mut fresh = Ready { records: Vec::new(), letters: Vec::new(), now: ready.now, newest: ready.newest };
-        for record in ready.records {
-            let keeps = match (forgets_deletes && record.is_delete, record.row < settled) {
+        let mut known = Known { before, pull: self.pull, rows: HashMap::with_capacity(total) };
+        let is_fresh = records.versions().zip(&records.rows).map(|(version, row)| {
+            let keeps = match (forgets_deletes && version.is_delete, *row < settled) {
                 (true, _) => Keep::Nothing,
                 (false, true) => Keep::WithinTheBatch,
                 (false, false) => Keep::Row,
             };
-            if known.is_new(record.key.clone(), &record.hash, record.updated_us, keeps)? {
-                fresh.records.push(record);
-            }
-        }
-        for letter in ready.letters {
-            if known.is_new(format!("{LETTER}{}", letter.id()), "", None, Keep::Row)? {
+            known.is_new(version.key, version.hash, version.updated_us, keeps).map(Some)
+        });
+        let records = records.select(&is_fresh.collect::<Result<_, _>>()?)?;
+        let mut fresh = Ready { records, letters: Vec::new(), now, newest };
+        for (letter, key) in letters.into_iter().zip(&letter_keys) {
+            if known.is_new(key, "", None, Keep::Row)? {
                 fresh.letters.push(letter);
             }
         }
@@ -233,25 +235,42 @@ struct Known<'a> {
     /// What is known from before; none while that is nothing.
     before: Option<&'a TableState<'a>>,
     pull: u64,
-    /// By key, and whether it is to be saved.
-    rows: HashMap<String, (Option<Seen>, bool)>,
+    /// By key: its last version, unless that is forgotten, and whether this is to be saved.
+    rows: HashMap<&'a str, (Option<Last<'a>>, bool)>,
 }
 
-impl Known<'_> {
+/// The last version of a row.
+struct Last<'a> {
+    hash: Cow<'a, str>,
+    updated_us: Option<i64>,
+}
+
+impl<'a> Known<'a> {
     /// Whether a row differs from what was sent of it last.
-    fn is_new(&mut self, key: String, hash: &str, updated_us: Option<i64>, keep: Keep) -> Result<bool, Error> {
-        let before = match self.rows.remove(&key) {
-            Some((seen, _)) => seen,
-            None => self.before.map_or(Ok(None), |state| state.seen(&key))?,
+    fn is_new(&mut self, key: &'a str, hash: &'a str, updated_us: Option<i64>, keep: Keep) -> Result<bool, Error> {
+        let last = match self.rows.remove(key) {
+            Some((last, _)) => last,
+            None => self.before.map_or(Ok(None), |state| state.seen(key))?.map(Last::from),
         };
-        let updated_us = updated_us.max(before.as_ref().and_then(|seen| seen.updated_us));
-        let seen = Seen { hash: hash.to_string(), pull: self.pull, updated_us };
-        self.rows.insert(key, ((keep != Keep::Nothing).then_some(seen), keep != Keep::WithinTheBatch));
-        Ok(before.is_none_or(|seen| seen.hash != hash))
+        let is_new = last.as_ref().is_none_or(|last| last.hash != hash);
+        let updated_us = updated_us.max(last.and_then(|last| last.updated_us));
+        let now = (keep != Keep::Nothing).then_some(Last { hash: Cow::Borrowed(hash), updated_us });
+        self.rows.insert(key, (now, keep != Keep::WithinTheBatch));
+        Ok(is_new)
     }
 
-    fn to_save(&self) -> impl Iterator<Item = (&str, Option<&Seen>)> {
-        self.rows.iter().filter(|(_, (_, is_saved))| *is_saved).map(|(key, (seen, _))| (key.as_str(), seen.as_ref()))
+    fn to_save(&self) -> impl Iterator<Item = (&str, Option<Seen>)> {
+        let rows = self.rows.iter().filter(|(_, (_, is_saved))| *is_saved);
+        rows.map(|(key, (last, _))| {
+            let seen = |last: &Last| Seen { hash: last.hash.to_string(), pull: self.pull, updated_us: last.updated_us };
+            (*key, last.as_ref().map(seen))
+        })
+    }
+}
+
+impl From<Seen> for Last<'_> {
+    fn from(seen: Seen) -> Self {
+        Self { hash: Cow::Owned(seen.hash), updated_us: seen.updated_us }
     }
 }
 

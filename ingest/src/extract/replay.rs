@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use schemas::{Contract, Decoder};
 use serde::Serialize;
+use topic::Message;
 
 use super::pipeline::Pipeline;
 use super::pull::LETTER;
@@ -25,7 +26,7 @@ use super::state::Seen;
 use crate::error::{Error, ErrorKind};
 use crate::letter::{self, Fate, Letter, Marked, Stage, Stored};
 use crate::mapping::Mapped;
-use crate::refine::{Refined, Refiner};
+use crate::refine::Refiner;
 
 /// What became of one letter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -63,7 +64,9 @@ enum Attempt {
 /// A record for the log, and where it is remembered.
 struct Passed {
     contract: Arc<Contract>,
-    record: Refined,
+    message: Message,
+    hash: String,
+    updated_us: Option<i64>,
     /// The source and table whose memory it is; a key there, and the key of the letter beside it.
     memory: (String, String),
     key: String,
@@ -216,11 +219,15 @@ impl Extract {
         };
         let source = batch.column_by_name("src").map_or(&letter.source[..], |src| src.as_string::<i32>().value(0));
         let mapped = Mapped { batch: batch.clone(), rows: vec![0], failed: Vec::new() };
-        let (mut records, violations) = refiner.refine(source, &mapped, Utc::now())?;
-        Ok(match (records.pop(), violations.into_iter().next()) {
-            (Some(record), _) => Attempt::Passes(Box::new(Passed {
+        let now = Utc::now();
+        let (records, violations) = refiner.records(source, &mapped, now)?;
+        let message = refiner.messages(&records, now)?.pop();
+        Ok(match (records.versions().next().zip(message), violations.into_iter().next()) {
+            (Some((version, message)), _) => Attempt::Passes(Box::new(Passed {
                 contract: contract.clone(),
-                record,
+                message,
+                hash: version.hash.to_string(),
+                updated_us: version.updated_us,
                 memory: (LANDED.to_string(), letter.target.clone()),
                 key: letter.id(),
                 letter_key: String::new(),
@@ -238,7 +245,7 @@ impl Extract {
         let taken = tokio::task::spawn_blocking(move || -> Result<&'static str, Error> {
             let memory = extract.state().table(&passed.memory.0, &passed.memory.1);
             let (row, letter, cursor) = (memory.seen(&passed.key)?, memory.seen(&passed.letter_key)?, memory.cursor()?);
-            if row.as_ref().is_some_and(|row| row.hash == passed.record.hash) {
+            if row.as_ref().is_some_and(|row| row.hash == passed.hash) {
                 return Ok("was in the log already");
             }
             // A pull forgets what it does not see: the row is known and the letter is not when the source has mended it.
@@ -248,9 +255,9 @@ impl Extract {
                 return Ok("a later pull has brought another version of this row");
             }
             let pull = letter.map_or(cursor.pull, |letter| letter.pull);
-            extract.log.append(&passed.contract.topic(), vec![passed.record.message(Utc::now())])?;
-            let updated_us = passed.record.updated_us.max(row.and_then(|row| row.updated_us));
-            memory.remember(&passed.key, &Seen { hash: passed.record.hash.clone(), pull, updated_us })?;
+            extract.log.append(&passed.contract.topic(), vec![passed.message])?;
+            let updated_us = passed.updated_us.max(row.and_then(|row| row.updated_us));
+            memory.remember(&passed.key, &Seen { hash: passed.hash, pull, updated_us })?;
             Ok("replayed")
         });
         taken.await.map_err(|error| Error::internal("replay a letter", error))?
@@ -264,13 +271,13 @@ impl Extract {
         let now = Utc::now();
         let mapped =
             Mapped { batch: letter::marked(&marks, by, now)?, rows: (0..marks.len()).collect(), failed: Vec::new() };
-        let (records, violations) = self.letters.refine("quad", &mapped, now)?;
+        let (records, violations) = self.letters.records("quad", &mapped, now)?;
         if let Some(violation) = violations.first() {
             let what = format!("mark a letter: {} {}", violation.field, violation.rule);
             return Err(Error::internal(what, violation.message.clone()));
         }
         let (extract, topic) = (self.clone(), self.letters.contract().topic());
-        let messages = records.iter().map(|record| record.message(now)).collect();
+        let messages = self.letters.messages(&records, now)?;
         let marked = tokio::task::spawn_blocking(move || extract.log.append(&topic, messages)).await;
         marked.map_err(|error| Error::internal("mark letters", error))??;
         Ok(())
@@ -285,7 +292,8 @@ async fn attempt_mapping(pipeline: &Pipeline, letter: &Letter, input: &RecordBat
             masked.join(", ")
         )));
     }
-    let mut ready = match pipeline.prepare(input, Utc::now()).await {
+    let now = Utc::now();
+    let mut ready = match pipeline.prepare(input, now).await {
         Ok(ready) => ready,
         Err(error) if error.kind == ErrorKind::Settings => {
             let (rule, field, message) = ("mapping".to_string(), String::new(), error.message);
@@ -293,11 +301,14 @@ async fn attempt_mapping(pipeline: &Pipeline, letter: &Letter, input: &RecordBat
         }
         Err(error) => return Err(error),
     };
-    Ok(match (ready.records.pop(), ready.letters.pop()) {
-        (Some(record), _) => Attempt::Passes(Box::new(Passed {
+    let message = pipeline.messages(&ready.records, now)?.pop();
+    Ok(match (ready.records.versions().next().zip(message), ready.letters.pop()) {
+        (Some((version, message)), _) => Attempt::Passes(Box::new(Passed {
             contract: pipeline.contract().clone(),
-            key: record.key.clone(),
-            record,
+            message,
+            hash: version.hash.to_string(),
+            updated_us: version.updated_us,
+            key: version.key.to_string(),
             memory: (pipeline.source.clone(), pipeline.table.name.clone()),
             letter_key: format!("{LETTER}{}", letter.id()),
         })),

@@ -4,6 +4,7 @@
 //! in between makes rows come twice, which their keys and hashes reveal. A disk without room refuses, and what it has
 //! refused is opened again at the next use.
 
+use std::borrow::Borrow;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, RwLock};
@@ -246,9 +247,9 @@ impl TableState<'_> {
     ///
     /// # Errors
     /// `Internal` when the disk refuses.
-    pub fn save<'k>(
+    pub fn save<'k, S: Borrow<Seen>>(
         &self,
-        rows: impl Iterator<Item = (&'k str, Option<&'k Seen>)>,
+        rows: impl Iterator<Item = (&'k str, Option<S>)>,
         cursor: &Cursor,
     ) -> Result<(), Error> {
         let cursor = serde_json::to_vec(cursor).map_err(|error| Error::internal("write a cursor", error))?;
@@ -256,7 +257,7 @@ impl TableState<'_> {
             for (key, seen) in rows {
                 let key = format!("{}{key}", self.prefix);
                 match seen {
-                    Some(seen) => batch.insert(&opened.seen, key, encode(seen)),
+                    Some(seen) => batch.insert(&opened.seen, key, encode(seen.borrow())),
                     None => batch.remove(&opened.seen, key),
                 }
             }

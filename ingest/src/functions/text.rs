@@ -26,9 +26,9 @@ pub fn clean_id(text: &str) -> Option<Cow<'_, str>> {
 /// 元 with at most two decimals → 分, exactly. `None` when it is not such an amount.
 pub fn yuan_to_fen(text: &str) -> Option<String> {
     let text = text.trim();
-    let (sign, digits) = match text.strip_prefix('-') {
-        Some(rest) => ("-", rest),
-        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let (yuan, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
@@ -36,8 +36,9 @@ pub fn yuan_to_fen(text: &str) -> Option<String> {
     if (yuan.is_empty() && fraction.is_empty()) || fraction.len() > 2 || !is_digits(yuan) || !is_digits(fraction) {
         return None;
     }
-    let fen: i64 = format!("{yuan}{fraction:0<2}").parse().ok()?;
-    Some(if fen == 0 { "0".to_string() } else { format!("{sign}{fen}") })
+    let mut digits = yuan.bytes().chain(fraction.bytes().chain(*b"00").take(2)).map(|digit| i64::from(digit - b'0'));
+    let fen = digits.try_fold(0i64, |fen, digit| fen.checked_mul(10)?.checked_add(digit))?;
+    Some((if is_negative { -fen } else { fen }).to_string())
 }
 
 #[cfg(test)]
@@ -56,7 +57,7 @@ mod tests {
         for (yuan, fen) in cases {
             assert_eq!(yuan_to_fen(yuan).as_deref(), Some(fen), "{yuan}");
         }
-        for wrong in ["1.005", "", "-", "1,000", "12元", "1e3"] {
+        for wrong in ["1.005", "", "-", "1,000", "12元", "1e3", "92233720368547758.08"] {
             assert_eq!(yuan_to_fen(wrong), None, "{wrong}");
         }
     }

@@ -4,8 +4,9 @@
 
 use std::borrow::Cow;
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
+use schemas::rfc3339;
 
 /// What a date without a time of day means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +51,7 @@ pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<Cow<'_, str>
         return None;
     }
     Some(match read_usual(trimmed, zone).or_else(|| read(trimmed, zone, day_part)) {
-        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true).into(),
+        Some(time) => written(time).into(),
         None => text.into(),
     })
 }
@@ -154,7 +155,13 @@ fn read_date(text: &str) -> Option<NaiveDate> {
 pub fn epoch(text: &str) -> Option<String> {
     let number: i64 = text.trim().parse().ok()?;
     let millis = if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number };
-    Some(DateTime::from_timestamp_millis(millis)?.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    DateTime::from_timestamp_millis(millis).map(written)
+}
+
+fn written(time: DateTime<Utc>) -> String {
+    let mut text = String::with_capacity("2026-11-24T07:05:09.123456Z".len());
+    rfc3339::push(&mut text, time);
+    text
 }
 
 #[cfg(test)]
