@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
 use arrow::datatypes::DataType;
 use chrono_tz::Tz;
 use datafusion::common::Result as DataFusionResult;
@@ -149,8 +149,12 @@ fn code_map(maps: &CodeMaps, unknown: &UnknownCodes, sets: &StringArray, values:
 
 fn unary(name: &str, f: impl for<'a> Fn(&'a str) -> Option<Cow<'a, str>> + Send + Sync + 'static) -> ScalarUDF {
     function(name, 1, DataType::Utf8, move |arguments| {
-        let values = arguments[0].as_string::<i32>().iter().map(|value| value.and_then(&f));
-        Arc::new(values.collect::<StringArray>())
+        let values = arguments[0].as_string::<i32>();
+        let mut made = StringBuilder::with_capacity(values.len(), values.values().len());
+        for value in values {
+            made.append_option(value.and_then(&f));
+        }
+        Arc::new(made.finish())
     })
 }
 

@@ -3,30 +3,24 @@
 //! Every record's times are written so once or twice on their way, so this is done digit by digit: chrono's own
 //! `to_rfc3339_opts(SecondsFormat::AutoSi, true)` gives the same text through the machinery of `fmt`.
 
-use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc};
 
 const SECOND_NANOS: u32 = 1_000_000_000;
 
 /// Appends `time`.
 pub fn push(text: &mut String, time: DateTime<Utc>) {
-    let (year, nanos) = (time.year(), time.nanosecond());
-    // Other years have a sign, and a leap second is written as its 60th.
-    if !(0..=9999).contains(&year) || nanos >= SECOND_NANOS {
+    let nanos = time.nanosecond();
+    // A leap second is written as the 60th of its minute.
+    if !is_plain(time.date_naive()) || nanos >= SECOND_NANOS {
         text.push_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
         return;
     }
-    let mut whole = *b"0000-00-00T00:00:00";
-    for (at, digits, number) in [
-        (0, 4, year.unsigned_abs()),
-        (5, 2, time.month()),
-        (8, 2, time.day()),
-        (11, 2, time.hour()),
-        (14, 2, time.minute()),
-        (17, 2, time.second()),
-    ] {
-        write(&mut whole[at..at + digits], number);
-    }
-    push_ascii(text, &whole);
+    push_day(text, time.date_naive());
+    let mut clock = *b"T00:00:00";
+    write(&mut clock[1..3], time.hour());
+    write(&mut clock[4..6], time.minute());
+    write(&mut clock[7..9], time.second());
+    push_ascii(text, &clock);
     let digits = match nanos {
         0 => 0,
         _ if nanos.is_multiple_of(1_000_000) => 3,
@@ -39,6 +33,24 @@ pub fn push(text: &mut String, time: DateTime<Utc>) {
         push_ascii(text, &fraction[..=digits]);
     }
     text.push('Z');
+}
+
+/// Appends `day` as `YYYY-MM-DD`.
+pub fn push_day(text: &mut String, day: NaiveDate) {
+    if !is_plain(day) {
+        text.push_str(&day.to_string());
+        return;
+    }
+    let mut whole = *b"0000-00-00";
+    write(&mut whole[..4], day.year().unsigned_abs());
+    write(&mut whole[5..7], day.month());
+    write(&mut whole[8..], day.day());
+    push_ascii(text, &whole);
+}
+
+/// Other years have a sign.
+fn is_plain(day: NaiveDate) -> bool {
+    (0..=9999).contains(&day.year())
 }
 
 /// `number` in as many digits as there is room for.
@@ -62,6 +74,9 @@ mod tests {
         let mut text = String::new();
         push(&mut text, time);
         assert_eq!(text, time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
+        text.clear();
+        push_day(&mut text, time.date_naive());
+        assert_eq!(text, time.date_naive().format("%Y-%m-%d").to_string());
     }
 
     #[test]

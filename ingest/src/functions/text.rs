@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 /// NFKC (full-width digits and letters become plain), without outer white space; nothing left is NULL.
 pub fn clean(text: &str) -> Option<Cow<'_, str>> {
-    let cleaned = match text.is_ascii() {
-        // Plain already.
+    let is_plain = text.is_ascii() || is_nfkc_quick(text.chars()) == IsNormalized::Yes;
+    let cleaned = match is_plain {
         true => Cow::Borrowed(text.trim()),
         false => Cow::Owned(text.nfkc().collect::<String>().trim().to_string()),
     };
@@ -48,7 +48,11 @@ mod tests {
     #[test]
     fn identifiers_keep_their_zeros_and_lose_their_width() {
         assert_eq!(clean_id(" ００１2ａ　").as_deref(), Some("0012A"));
-        assert_eq!(clean("  "), None);
+        for (text, cleaned) in
+            [("  ", None), ("　王小明 ", Some("王小明")), ("①é", Some("1é")), (" e\u{301}", Some("é"))]
+        {
+            assert_eq!(clean(text).as_deref(), cleaned, "{text}");
+        }
     }
 
     #[test]

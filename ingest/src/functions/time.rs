@@ -135,7 +135,9 @@ pub fn date(text: &str) -> Option<String> {
     let text = text.trim();
     let with_time = || DATE_TIMES.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
     let day = read_date(text).or_else(|| with_time().map(|time| time.date()))?;
-    Some(day.format("%Y-%m-%d").to_string())
+    let mut text = String::with_capacity("2026-11-24".len());
+    rfc3339::push_day(&mut text, day);
+    Some(text)
 }
 
 /// The day that eight digits are.
@@ -147,6 +149,12 @@ fn read_date(text: &str) -> Option<NaiveDate> {
     // Eight digits are a date, others are not.
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return if text.len() == 8 { read_digits(text.as_bytes()) } else { None };
+    }
+    if let [y0, y1, y2, y3, separator @ (b'-' | b'/' | b'.'), m0, m1, other, d0, d1] = *text.as_bytes()
+        && separator == other
+        && let Some(day) = read_digits(&[y0, y1, y2, y3, m0, m1, d0, d1])
+    {
+        return Some(day);
     }
     DATES.iter().find_map(|format| NaiveDate::parse_from_str(text, format).ok())
 }
@@ -240,6 +248,11 @@ mod tests {
         }
         assert_eq!(timestamp(" ", Tz::Asia__Shanghai, DayPart::Start), None);
         assert_eq!(date("2026-11-24 07:05:09").as_deref(), Some("2026-11-24"));
-        assert_eq!(date("20010230"), None);
+        for text in ["2005-09-07", "2005/9/7", "2005.09.07", "20050907", "2005年9月7日"] {
+            assert_eq!(date(text).as_deref(), Some("2005-09-07"), "{text}");
+        }
+        for text in ["20010230", "2001-02-30", "2001-02/03", "200a-02-03"] {
+            assert_eq!(date(text), None, "{text}");
+        }
     }
 }

@@ -74,12 +74,12 @@ impl Table {
 
     fn take(&mut self, runtime: &tokio::runtime::Runtime, input: &RecordBatch) -> Result<()> {
         let mapped = runtime.block_on(self.mapping.run(input))?;
-        let (records, violations) = self.refiner.refine("test", &mapped, Utc::now())?;
+        let (records, violations) = self.refiner.records("test", &mapped, Utc::now())?;
         let broken: BTreeSet<usize> = violations.iter().map(|violation| violation.row).collect();
         let whole: BooleanArray = (0..mapped.batch.num_rows()).map(|row| Some(!broken.contains(&row))).collect();
         self.accepted.push(filter_record_batch(&mapped.batch, &whole)?);
         self.given.push(input.clone());
-        self.records.extend(records.into_iter().map(|record| (record.key, record.hash)));
+        self.records.extend(records.versions().map(|version| (version.key.to_string(), version.hash.to_string())));
         for violation in violations {
             let row = ingest::refine::row_json(input, mapped.rows[violation.row], &[]);
             self.letters.entry((violation.rule, violation.field)).or_default().insert(row);
