@@ -1,7 +1,8 @@
 //! One pull of one table: batches come from the source, what is new goes to the log, and what was sent is remembered.
 //!
 //! A connection and the memory of the table enter. Two threads share the work: this one takes a batch from the source, maps
-//! and refines it, while the other appends the batch before to the log, waits for the disk, and saves the cursor.
+//! and checks it, while the other leaves out of the batch before what is known, encodes the rest, appends it to the log,
+//! waits for the disk, and saves the cursor.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
