@@ -40,6 +40,10 @@ use serve::Service;
 use settings::{LogFormat, Settings, SettingsError};
 use traces::Exporter;
 
+/// Gives back what is free, also while nothing happens, and lets threads allocate beside each other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The data foundation of a student community: campus systems → log → lake → SQL and profiles.
 #[derive(Parser)]
 #[command(name = "quad", version, propagate_version = true)]
@@ -188,6 +192,7 @@ fn is_settings(error: &anyhow::Error) -> bool {
 
 /// Log lines go to the standard error stream; the spans of a service go to what sends them, if the settings name a collector.
 fn start_log(settings: &Settings, is_service: bool, heard: &Heard) -> Option<Exporter> {
+    use std::io::IsTerminal as _;
     use tracing_subscriber::fmt::writer::BoxMakeWriter;
     use tracing_subscriber::prelude::*;
     use tracing_subscriber::{EnvFilter, filter::FilterFn, fmt};
@@ -197,7 +202,8 @@ fn start_log(settings: &Settings, is_service: bool, heard: &Heard) -> Option<Exp
         true => BoxMakeWriter::new(std::io::stderr),
         false => BoxMakeWriter::new(move || heard.clone()),
     };
-    let lines = fmt::layer().with_writer(writer).with_target(false);
+    // Colours are for people: files and collectors get none.
+    let lines = fmt::layer().with_writer(writer).with_target(false).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -1,17 +1,27 @@
 //! `bench lookup`: GetProfile and BatchGetProfiles over gRPC, held against the cheapest call of the same server.
 //!
 //! It asks a running Quad (QUAD_GRPC, QUAD_TOKEN, QUAD_PG as the demo's `--exec` hands them over), so that policy, audit and
-//! the wire are in the figure. The base is a health check over the same connection: what gRPC itself costs here.
+//! the wire are in the figure. The base is a health check over the same connections: what gRPC itself costs here. The client
+//! is one thread beside the server's, and leaves answers as the bytes they are.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use proto::profile::v1::{BatchGetProfilesRequest, GetProfileRequest, PersonKey, Purpose, person_key};
+use prost::Message as _;
+use proto::profile::v1::{
+    BatchGetProfilesRequest, GetProfileRequest, GetProfileResponse, PersonKey, Purpose, person_key,
+};
 use query::api::client::Client;
+
+use crate::wire::Wire;
 
 /// Profiles a batch.
 const BATCH: usize = 100;
+/// What every profile has at the least.
+const ITEMS_MIN: usize = 30;
+/// Of which an item's names alone are more.
+const ITEM_BYTES_MIN: usize = 20;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -45,59 +55,78 @@ pub struct Load {
 /// The server does not answer as it should.
 pub fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let students = runtime.block_on(async {
         let client = Client::connect(&format!("http://{}", args.grpc), Some(args.token.clone())).await?;
-        let students = students(&client).await?;
-        measure(&client, &students, &args.load).await
-    })
+        students(&client).await
+    })?;
+    measure(&args.grpc, &args.token, &students, &args.load)
 }
 
 /// Measures and prints, by calls for `students`, all of whom have a profile.
 ///
 /// # Errors
 /// The server does not answer as it should.
-pub async fn measure(client: &Client, students: &[String], load: &Load) -> Result<()> {
+pub fn measure(grpc: &str, token: &str, students: &[String], load: &Load) -> Result<()> {
     println!("{} students, {} calls, {} rounds, medians", students.len(), load.calls, load.rounds);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for concurrency in [1, load.concurrency] {
-        let mut figures = Figures::default();
-        for _ in 0..load.rounds {
-            let health = round(load.calls, concurrency, |_| {
-                let client = client.clone();
-                async move { Ok(client.health().await?) }
-            });
-            figures.health.push(health.await?);
-            let profile = round(load.calls, concurrency, |call| {
-                let (client, student) = (client.clone(), students[call * 7919 % students.len()].clone());
-                async move {
-                    let person = Some(by_number(&student));
-                    let purpose = Purpose::DailyWork.into();
-                    let profile =
-                        client.profile(GetProfileRequest { person, purpose, ..GetProfileRequest::default() }).await?;
-                    ensure!(profile.items.len() > 30, "a profile has {} items", profile.items.len());
-                    Ok(())
-                }
-            });
-            figures.profile.push(profile.await?);
-            let batch = round(load.calls / BATCH, concurrency, |call| {
-                let first = call * 7919;
-                let persons = (first..first + BATCH).map(|place| by_number(&students[place % students.len()]));
-                let request = BatchGetProfilesRequest {
-                    persons: persons.collect(),
-                    purpose: Purpose::DailyWork.into(),
-                    ..BatchGetProfilesRequest::default()
-                };
-                let client = client.clone();
-                async move {
-                    let results = client.profiles(request).await?;
-                    ensure!(results.len() == BATCH, "a batch has {} results", results.len());
-                    Ok(())
-                }
-            });
-            figures.batch.push(batch.await?);
-        }
+        let figures = runtime.block_on(async {
+            let wire = Wire::connect(grpc, token, concurrency).await?;
+            Calls { wire: &wire, students }.rounds(concurrency, load).await
+        })?;
         figures.print(concurrency);
     }
     Ok(())
+}
+
+/// What is called.
+#[derive(Clone, Copy)]
+struct Calls<'a> {
+    wire: &'a Wire,
+    students: &'a [String],
+}
+
+impl Calls<'_> {
+    async fn rounds(self, concurrency: usize, load: &Load) -> Result<Figures> {
+        let mut figures = Figures::default();
+        for _ in 0..load.rounds {
+            figures.health.push(round(load.calls, concurrency, |call| self.health(call)).await?);
+            figures.profile.push(round(load.calls, concurrency, |call| self.profile(call)).await?);
+            figures.batch.push(round(load.calls / BATCH, concurrency, |call| self.batch(call)).await?);
+        }
+        Ok(figures)
+    }
+
+    async fn health(self, call: usize) -> Result<()> {
+        self.wire.call(call, "grpc.health.v1.Health/Check", &()).await.map(drop)
+    }
+
+    /// Another student with every call.
+    fn key(self, call: usize) -> PersonKey {
+        by_number(&self.students[call * 7919 % self.students.len()])
+    }
+
+    async fn profile(self, call: usize) -> Result<()> {
+        let (person, purpose) = (Some(self.key(call)), Purpose::DailyWork.into());
+        let request = GetProfileRequest { person, purpose, ..GetProfileRequest::default() };
+        let answer = self.wire.call(call, "quad.profile.v1.ProfileService/GetProfile", &request).await?;
+        if call == 0 {
+            let profile = GetProfileResponse::decode(answer)?.profile.context("a profile")?;
+            ensure!(profile.items.len() > ITEMS_MIN, "a profile has {} items", profile.items.len());
+        } else {
+            ensure!(answer.len() > ITEMS_MIN * ITEM_BYTES_MIN, "a profile has {} bytes", answer.len());
+        }
+        Ok(())
+    }
+
+    async fn batch(self, call: usize) -> Result<()> {
+        let persons = (call * BATCH..(call + 1) * BATCH).map(|person| self.key(person)).collect();
+        let purpose = Purpose::DailyWork.into();
+        let request = BatchGetProfilesRequest { persons, purpose, ..BatchGetProfilesRequest::default() };
+        let answer = self.wire.call(call, "quad.profile.v1.ProfileService/BatchGetProfiles", &request).await?;
+        ensure!(answer.len() > BATCH * ITEMS_MIN * ITEM_BYTES_MIN, "a batch has {} bytes", answer.len());
+        Ok(())
+    }
 }
 
 pub fn by_number(student_no: &str) -> PersonKey {

@@ -15,8 +15,13 @@ mod records;
 mod stats;
 mod university;
 mod webhook;
+mod wire;
 
 use clap::{Parser, Subcommand};
+
+/// As that of `quad`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Parser)]
 #[command(name = "bench", about = "Quad's measurements")]
