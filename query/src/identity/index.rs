@@ -300,7 +300,10 @@ impl Index {
 
     #[cfg(test)]
     pub fn of_persons(ids: &[&str]) -> Self {
-        Self { by_id: ids.iter().map(|id| Arc::from(*id)).zip(0..).collect(), ..Self::default() }
+        let status = super::LinkStatus::Confirmed;
+        let person = |id: &&str| Person { id: Arc::from(*id), is_student: true, student_nos: Vec::new(), status };
+        let by_id = ids.iter().map(|id| Arc::from(*id)).zip(0..).collect();
+        Self { by_id, persons: ids.iter().map(person).collect(), ..Self::default() }
     }
 
     /// Every link, ordered.

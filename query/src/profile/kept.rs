@@ -1,12 +1,15 @@
 //! The rows of a view, by person. Answers enter; the rows of all or of some persons leave, and with every answer that is taken
 //! in, who has other rows than before.
 //!
-//! Persons go by their numbers in the index of the identity: whatever is kept was answered by the same index.
+//! Persons go by their numbers in the index of the identity: whatever is kept was answered by the same index. What is kept is
+//! small: whose a row is is its number, and text that repeats is in a dictionary.
 
+mod compact;
 mod hashes;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,6 +20,7 @@ use datafusion::common::cast::{as_date32_array, as_string_array, as_timestamp_mi
 use datafusion::error::Result;
 use fixedbitset::FixedBitSet;
 
+use self::compact::{compact, person_ids, plain, with, without};
 use self::hashes::hashes;
 use super::times::Times;
 use crate::identity::{Index, PersonNo};
@@ -90,9 +94,12 @@ pub struct Kept {
 /// Rows, whose each of them is, and the hash of each.
 #[derive(Debug, Clone)]
 struct Rows {
+    /// Without [`PERSON`].
     batch: RecordBatch,
     persons: Vec<PersonNo>,
     hashes: Vec<u64>,
+    /// Where it was, if there was one.
+    person_at: Option<usize>,
 }
 
 /// Rows that came with one answer, ordered by person.
@@ -109,11 +116,11 @@ struct Part {
 }
 
 impl Kept {
-    /// All rows.
-    pub fn all(&self) -> Result<Vec<RecordBatch>> {
+    /// All rows; `index` says who goes by which number.
+    pub fn all(&self, index: &Index) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for part in &self.parts {
-            let rows = part.valid_rows()?.batch;
+            let rows = part.valid_rows()?.with_ids(index)?;
             let starts = (0..rows.num_rows()).step_by(BATCH_ROWS);
             batches.extend(starts.map(|start| rows.slice(start, BATCH_ROWS.min(rows.num_rows() - start))));
         }
@@ -121,12 +128,12 @@ impl Kept {
     }
 
     /// The rows of `persons`, and those of nobody.
-    pub fn of(&self, persons: &Persons) -> Result<Vec<RecordBatch>> {
+    pub fn of(&self, persons: &Persons, index: &Index) -> Result<Vec<RecordBatch>> {
         let mut batches = Vec::new();
         for part in &self.parts {
             let rows: Vec<u32> = part.of(persons).into_iter().map(|row| row as u32).collect();
             if !rows.is_empty() {
-                batches.push(take_record_batch(&part.rows.batch, &UInt32Array::from(rows))?);
+                batches.push(part.rows.take(rows)?.with_ids(index)?);
             }
         }
         Ok(batches)
@@ -209,7 +216,7 @@ impl Kept {
             && one.valid_count <= 2 * other.valid_count
             && one.valid_count + other.valid_count <= PART_ROWS_MAX
         {
-            let joined = Part::several(vec![one.valid_rows()?, other.valid_rows()?])?;
+            let joined = Part::several(vec![one.valid_rows()?.into_owned(), other.valid_rows()?.into_owned()])?;
             self.parts.truncate(self.parts.len() - 2);
             self.parts.extend(joined);
         }
@@ -279,7 +286,23 @@ fn kept<T: Copy>(values: &[T], is_kept: &[bool]) -> Vec<T> {
 impl Rows {
     fn new(batch: RecordBatch, persons: Vec<PersonNo>) -> Result<Self> {
         let hashes = hashes(&batch)?;
-        Ok(Self { batch, persons, hashes })
+        let (batch, person_at) = without(batch, PERSON);
+        Ok(Self { batch, persons, hashes, person_at })
+    }
+
+    /// Those of some places, in their order.
+    fn take(&self, rows: Vec<u32>) -> Result<Self> {
+        let hashes = rows.iter().map(|row| self.hashes[*row as usize]).collect();
+        let persons = rows.iter().map(|row| self.persons[*row as usize]).collect();
+        let batch = take_record_batch(&self.batch, &UInt32Array::from(rows))?;
+        Ok(Self { batch, persons, hashes, person_at: self.person_at })
+    }
+
+    /// The rows as they are asked, by person.
+    fn with_ids(&self, index: &Index) -> Result<RecordBatch> {
+        let Some(at) = self.person_at else { return Ok(self.batch.clone()) };
+        let person = |number: PersonNo| (number != NOBODY).then(|| &*index.person(number).id);
+        with(&self.batch, at, PERSON, person_ids(&self.persons, person)?)
     }
 
     fn all(batches: Vec<RecordBatch>, index: &Index) -> Result<Vec<Self>> {
@@ -310,22 +333,19 @@ impl Part {
     }
 
     fn new(all: &[Rows]) -> Result<Self> {
-        let batch = concat_batches(all[0].batch.schema_ref(), all.iter().map(|rows| &rows.batch))?;
+        let batches = all.iter().map(|rows| plain(&rows.batch)).collect::<Result<Vec<_>>>()?;
+        let batch = concat_batches(batches[0].schema_ref(), &batches)?;
+        drop(batches);
         let persons: Vec<PersonNo> = all.iter().flat_map(|rows| &rows.persons).copied().collect();
         let hashes: Vec<u64> = all.iter().flat_map(|rows| &rows.hashes).copied().collect();
-        let rows = if persons.is_sorted() {
-            Rows { batch, persons, hashes }
-        } else {
+        let mut rows = Rows { batch, persons, hashes, person_at: all[0].person_at };
+        if !rows.persons.is_sorted() {
             // Parts that become one are in order already, each.
-            let mut order: Vec<(PersonNo, u32)> = persons.into_iter().zip(0..).collect();
+            let mut order: Vec<(PersonNo, u32)> = rows.persons.iter().copied().zip(0..).collect();
             order.sort_by_key(|(person, _)| *person);
-            let places: UInt32Array = order.iter().map(|(_, row)| *row).collect();
-            Rows {
-                batch: take_record_batch(&batch, &places)?,
-                hashes: order.iter().map(|(_, row)| hashes[*row as usize]).collect(),
-                persons: order.into_iter().map(|(person, _)| person).collect(),
-            }
-        };
+            rows = rows.take(order.into_iter().map(|(_, row)| row).collect())?;
+        }
+        rows.batch = compact(rows.batch)?;
         let groups = groups(&rows.persons);
         let days = rows.batch.column_by_name(DAY).map(|days| as_date32_array(days)).transpose()?;
         let days = days.and_then(|days| min(days).zip(max(days)));
@@ -357,13 +377,14 @@ impl Part {
         (0..self.is_valid.len()).filter(|row| self.is_valid[*row])
     }
 
-    fn valid_rows(&self) -> Result<Rows> {
+    fn valid_rows(&self) -> Result<Cow<'_, Rows>> {
         if self.valid_count == self.is_valid.len() {
-            return Ok(self.rows.clone());
+            return Ok(Cow::Borrowed(&self.rows));
         }
-        let Rows { batch, persons, hashes } = &self.rows;
+        let Rows { batch, persons, hashes, person_at } = &self.rows;
+        let (persons, hashes) = (kept(persons, &self.is_valid), kept(hashes, &self.is_valid));
         let batch = filter_record_batch(batch, &BooleanArray::from(self.is_valid.clone()))?;
-        Ok(Rows { batch, persons: kept(persons, &self.is_valid), hashes: kept(hashes, &self.is_valid) })
+        Ok(Cow::Owned(Rows { batch, persons, hashes, person_at: *person_at }))
     }
 
     /// Where the rows of the group at `place` are.

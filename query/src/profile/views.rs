@@ -227,8 +227,8 @@ impl<'a> Pass<'a> {
             let rows = match self.handed_out.iter().find(is_it) {
                 Some((_, _, rows)) => rows.clone(),
                 None => {
-                    let kept = &self.views.views[*view].kept;
-                    let rows = Arc::new(persons.map_or_else(|| kept.all(), |persons| kept.of(persons))?);
+                    let (kept, index) = (&self.views.views[*view].kept, &self.snapshot.identity);
+                    let rows = Arc::new(persons.map_or_else(|| kept.all(index), |persons| kept.of(persons, index))?);
                     self.handed_out.push((*view, persons.cloned(), rows.clone()));
                     rows
                 }

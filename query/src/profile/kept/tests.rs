@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 
 use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::DataType;
+use datafusion::arrow::util::pretty::pretty_format_batches;
 use proptest::prelude::*;
 
 use super::*;
@@ -30,7 +33,8 @@ fn batch(rows: &[Row]) -> RecordBatch {
 fn rows(batches: Vec<RecordBatch>) -> Vec<Row> {
     let mut rows = Vec::new();
     for batch in batches {
-        let persons = as_string_array(batch.column(0)).unwrap();
+        let persons = cast(batch.column(0), &DataType::Utf8).unwrap();
+        let persons = as_string_array(&persons).unwrap();
         let days = as_date32_array(batch.column(1)).unwrap();
         let values: &Int64Array = batch.column(2).as_any().downcast_ref().unwrap();
         let person = |row| if persons.is_null(row) { 0 } else { persons.value(row).parse().unwrap() };
@@ -80,9 +84,9 @@ proptest! {
                 }
             };
             model.sort_unstable();
-            prop_assert_eq!(rows(kept.all().unwrap()), model.clone());
+            prop_assert_eq!(rows(kept.all(&index).unwrap()), model.clone());
             let persons: Persons = [2, 9].into_iter().collect();
-            prop_assert_eq!(rows(kept.of(&persons).unwrap()), [of(&model, 0), of(&model, 2)].concat());
+            prop_assert_eq!(rows(kept.of(&persons, &index).unwrap()), [of(&model, 0), of(&model, 2)].concat());
             let told = match change.unwrap() {
                 Change::Nothing => BTreeSet::new(),
                 Change::Persons(persons) => persons.ones().map(|person| person as u8).collect(),
@@ -101,10 +105,12 @@ fn rows_stay_with_their_persons_by_other_numbers_and_go_with_who_is_gone() {
     let all = [(0, 1, 7), (1, 1, 7), (2, 2, 7), (3, 3, 7)];
     kept.take_all(vec![batch(&all)], None, &index).unwrap();
     assert!(!kept.renumber(&[Some(1), Some(3), Some(4)]), "nobody is gone");
-    assert_eq!(rows(kept.of(&[1, 4].into_iter().collect()).unwrap()), [all[0], all[1], all[3]]);
+    let more = Index::of_persons(&["8", "1", "9", "2", "3"]);
+    assert_eq!(rows(kept.of(&[1, 4].into_iter().collect(), &more).unwrap()), [all[0], all[1], all[3]]);
     assert!(kept.renumber(&[None, Some(0), None, None, Some(2)]));
-    assert_eq!(rows(kept.all().unwrap()), [all[0], all[1], all[3]]);
-    assert_eq!(rows(kept.of(&[0, 2].into_iter().collect()).unwrap()), [all[0], all[1], all[3]]);
+    let fewer = Index::of_persons(&["1", "9", "3"]);
+    assert_eq!(rows(kept.all(&fewer).unwrap()), [all[0], all[1], all[3]]);
+    assert_eq!(rows(kept.of(&[0, 2].into_iter().collect(), &fewer).unwrap()), [all[0], all[1], all[3]]);
 
     // What is asked then of everybody says who has others.
     let index = Index::of_persons(&["1", "2", "3"]);
@@ -114,4 +120,41 @@ fn rows_stay_with_their_persons_by_other_numbers_and_go_with_who_is_gone() {
     let mut change = Change::Persons(Arc::new([0, 1, 3].into_iter().collect()));
     change.renumber(&[Some(5), None, Some(6), Some(7)]);
     assert!(matches!(change, Change::Persons(persons) if persons.ones().eq([5, 7])));
+}
+
+#[test]
+fn many_rows_are_kept_small_and_given_as_they_were() {
+    const COUNT: i32 = 80_000;
+    let index = Index::of_persons(&["1", "2", "3"]);
+    let few = |row: i32| ["north", "south", "west"].get(row as usize % 4).map(ToString::to_string);
+    let columns: [(&str, ArrayRef); 4] = [
+        (PERSON, Arc::new((0..COUNT).map(|row| Some((row % 3 + 1).to_string())).collect::<StringArray>())),
+        ("few", Arc::new((0..COUNT).map(few).collect::<StringArray>())),
+        ("some", Arc::new((0..COUNT).map(|row| Some(format!("room {}", row / 3 % 1000))).collect::<StringArray>())),
+        ("all", Arc::new((0..COUNT).map(|row| Some(format!("serial {row}"))).collect::<StringArray>())),
+    ];
+    let given = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let lines = |batches: Vec<RecordBatch>| {
+        let text = pretty_format_batches(&batches).unwrap().to_string();
+        let mut lines: Vec<_> = text.lines().map(ToString::to_string).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines
+    };
+    let mut kept = Kept::default();
+    kept.take_all(vec![given.clone()], None, &index).unwrap();
+    let types: Vec<_> = kept.parts[0].rows.batch.columns().iter().map(|column| column.data_type().clone()).collect();
+    let text_by = |keys: DataType| DataType::Dictionary(keys.into(), DataType::Utf8.into());
+    assert_eq!(types, [text_by(DataType::UInt8), text_by(DataType::UInt16), DataType::Utf8]);
+    assert_eq!(lines(kept.all(&index).unwrap()), lines(vec![given.clone()]));
+    // Rows that come later are put together with those.
+    let persons: Persons = [1].into_iter().collect();
+    let hers = BooleanArray::from_iter((0..COUNT).map(|row| Some(row % 3 == 1)));
+    let change = kept.take_persons(&persons, vec![filter_record_batch(&given, &hers).unwrap()], &index).unwrap();
+    assert!(matches!(change, Change::Nothing));
+    kept.take_persons(&persons, vec![], &index).unwrap();
+    kept.take_persons(&persons, vec![filter_record_batch(&given, &hers).unwrap()], &index).unwrap();
+    kept.join().unwrap();
+    assert_eq!(kept.parts.len(), 1);
+    assert_eq!(lines(kept.all(&index).unwrap()), lines(vec![given]));
 }

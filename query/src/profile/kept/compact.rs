@@ -1,0 +1,99 @@
+//! Rows that take little room. Batches enter; leave with their text in dictionaries where it repeats, and the other way round.
+//!
+//! Whoever reads rows casts what is not of the type it wants: a dictionary of text is read as text.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{
+    Array, ArrayBuilder as _, ArrayRef, AsArray, DictionaryArray, PrimitiveBuilder, RecordBatch, RecordBatchOptions,
+    StringBuilder,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
+use datafusion::error::Result;
+
+use crate::identity::PersonNo;
+
+/// Less is not worth it: few rows are soon put together with others.
+const ROWS_MIN: usize = 32_768;
+
+/// Rows that are looked at before a column is taken for one that repeats.
+const SAMPLE: usize = 4_096;
+
+/// The same rows without a column, and where that was, if it was there.
+pub fn without(mut batch: RecordBatch, column: &str) -> (RecordBatch, Option<usize>) {
+    let at = batch.schema_ref().index_of(column).ok();
+    if let Some(at) = at {
+        batch.remove_column(at);
+    }
+    (batch, at)
+}
+
+/// The same rows with a column more.
+pub fn with(batch: &RecordBatch, at: usize, name: &str, column: ArrayRef) -> Result<RecordBatch> {
+    let (mut fields, mut columns) = (batch.schema_ref().fields().to_vec(), batch.columns().to_vec());
+    fields.insert(at, Arc::new(Field::new(name, column.data_type().clone(), true)));
+    columns.insert(at, column);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+/// Whose rows are, by `id`: those of one person are together.
+pub fn person_ids<'a>(persons: &[PersonNo], id: impl Fn(PersonNo) -> Option<&'a str>) -> Result<ArrayRef> {
+    let (mut ids, mut keys) = (StringBuilder::new(), PrimitiveBuilder::<UInt32Type>::with_capacity(persons.len()));
+    for rows in persons.chunk_by(PartialEq::eq) {
+        match id(rows[0]) {
+            Some(id) => {
+                let key = ids.len() as u32;
+                ids.append_value(id);
+                keys.append_value_n(key, rows.len());
+            }
+            None => keys.append_nulls(rows.len()),
+        }
+    }
+    Ok(Arc::new(DictionaryArray::try_new(keys.finish(), Arc::new(ids.finish()))?))
+}
+
+/// The same rows, with text that repeats in dictionaries.
+pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
+    if batch.num_rows() < ROWS_MIN {
+        return Ok(batch);
+    }
+    changed(&batch, |column| match column.data_type() {
+        DataType::Utf8 => in_dictionary(column),
+        _ => Ok(column.clone()),
+    })
+}
+
+/// The same rows, with all text as it is.
+pub fn plain(batch: &RecordBatch) -> Result<RecordBatch> {
+    changed(batch, |column| match column.data_type() {
+        DataType::Dictionary(_, text) => Ok(cast(column, text)?),
+        _ => Ok(column.clone()),
+    })
+}
+
+fn in_dictionary(text: &ArrayRef) -> Result<ArrayRef> {
+    let dictionary =
+        |of: &ArrayRef, keys: DataType| cast(of, &DataType::Dictionary(keys.into(), DataType::Utf8.into()));
+    let count = |of: &ArrayRef| of.as_any_dictionary().values().len();
+    if count(&dictionary(&text.slice(0, SAMPLE.min(text.len())), DataType::UInt32)?) > SAMPLE / 2 {
+        return Ok(text.clone());
+    }
+    let found = dictionary(text, DataType::UInt32)?;
+    // Keys count from nought.
+    Ok(match count(&found) {
+        0..=0x100 => dictionary(&found, DataType::UInt8)?,
+        0x101..=0x1_0000 => dictionary(&found, DataType::UInt16)?,
+        few if few <= text.len() / 4 => found,
+        _ => text.clone(),
+    })
+}
+
+fn changed(batch: &RecordBatch, change: impl Fn(&ArrayRef) -> Result<ArrayRef>) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(change).collect::<Result<Vec<_>>>()?;
+    let fields = batch.schema_ref().fields().iter().zip(&columns);
+    let fields = fields.map(|(field, column)| field.as_ref().clone().with_data_type(column.data_type().clone()));
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
