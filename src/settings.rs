@@ -300,7 +300,7 @@ mod tests {
             "",
             &[("QUAD_QUERY__NO_SUCH_KEY", "1")],
             expect![
-                "unknown field `no_such_key`, expected one of `grpc_listen`, `pg_listen`, `refresh_ms`, `tail_bytes_max`, `profile_refresh_ms`, `profile_rest_ms_max`, `profile_idle_refresh_s`, `profile_table_every_s`, `query_timeout_s`, `query_memory_bytes_max`, `query_spill_bytes_max`, `queries_concurrent_max`, `queue_timeout_ms`, `connections_max`, `handles_max`, `batch_rows`, `timezone`, `profile_dir`, `profile_sections_on`, `identity_key`, `identity_key_file`, `decide_at`, `tls` for key `query`"
+                "unknown field `no_such_key`, expected one of `grpc_listen`, `pg_listen`, `refresh_ms`, `tail_bytes_max`, `profile_refresh_ms`, `profile_rest_ms_max`, `profile_idle_refresh_s`, `profile_table_every_s`, `profile_checkpoint_every_s`, `query_timeout_s`, `query_memory_bytes_max`, `query_spill_bytes_max`, `queries_concurrent_max`, `queue_timeout_ms`, `connections_max`, `handles_max`, `batch_rows`, `timezone`, `profile_dir`, `profile_sections_on`, `identity_key`, `identity_key_file`, `decide_at`, `tls` for key `query`"
             ],
         );
         check(

@@ -74,12 +74,19 @@ pub fn run(args: &Args) -> Result<()> {
         let started = Instant::now();
         let query = bench.start("query")?;
         let client = runtime.block_on(bench.profiles(&query))?;
-        println!("profiles {what}: first answer {:.1?} after the start, {}", started.elapsed(), query.memory());
+        let first = started.elapsed();
+        runtime.block_on(bench.computed(&client))?;
+        let computed = started.elapsed();
+        println!(
+            "profiles {what}: first answer {first:.1?} after the start, computed {computed:.1?}, {}",
+            query.memory()
+        );
         if what == "from nothing" {
+            bench.written()?;
             continue;
         }
         let students: Vec<String> = (0..args.students).map(|number| bench.university.student_no(number)).collect();
-        runtime.block_on(lookup::measure(&client, &students, &args.load))?;
+        lookup::measure(&format!("127.0.0.1:{}", bench.grpc), TOKEN, &students, &args.load)?;
         println!("after the look-ups {}", query.memory());
         runtime.block_on(bench.freshness(args, &tables, &client))?;
         println!("after the freshness {}", query.memory());
@@ -223,6 +230,27 @@ access.tokens.bench = {{ role = "admin", sha256 = "{TOKEN_SHA256}" }}
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         bail!("no profile in {WAIT_MAX:?}: {asked}\n{}", std::fs::read_to_string(&query.log)?)
+    }
+
+    /// Waits until profiles are not those of a checkpoint.
+    async fn computed(&self, client: &Client) -> Result<()> {
+        let deadline = Instant::now() + WAIT_MAX;
+        while client.sql("SELECT count(*) FROM profile.student").await.is_err() {
+            ensure!(Instant::now() < deadline, "no profiles are computed in {WAIT_MAX:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for the checkpoint.
+    fn written(&self) -> Result<()> {
+        let (deadline, file) = (Instant::now() + WAIT_MAX, self.lake_path().join("_profile/checkpoint.parquet"));
+        while !file.exists() {
+            ensure!(Instant::now() < deadline, "no checkpoint is written in {WAIT_MAX:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("a checkpoint of {} MB", file.metadata()?.len() >> 20);
+        Ok(())
     }
 
     /// Appends corrections of whose a card was, one after the other: all its purchases go to another student.

@@ -3,13 +3,14 @@
 //! Batches of records and their positions enter through [`Appender`]; [`Snapshot`]s leave, which DataFusion
 //! scans. `settings` says where the lake is, `storage` reaches it on S3, `table` opens and creates, `append` commits,
 //! `history` tells of past commits, `rebuild` makes a table anew, `replace` writes a table that has no contract as a whole,
-//! `snapshot` reads, `schemas` keeps what the records of the topics were written with, `upkeep` keeps files large, logs short
-//! and old days out.
+//! `snapshot` reads, `schemas` keeps what the records of the topics were written with, `file` has other files beside the tables,
+//! `upkeep` keeps files large, logs short and old days out.
 //!
 //! A position is committed with its rows or not at all, and never twice: the fence is the Delta log itself.
 
 pub mod append;
 pub mod error;
+mod file;
 pub mod history;
 pub mod rebuild;
 pub mod replace;

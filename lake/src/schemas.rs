@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use deltalake::DeltaTableBuilder;
 use deltalake::logstore::object_store::{ObjectStoreExt, PutMode, PutOptions, path::Path};
 use deltalake::logstore::{ObjectStoreRef, object_store};
 use futures::TryStreamExt;
@@ -93,16 +92,7 @@ impl Lake {
 
     /// The store of a table's schemas, made as the stores of tables are.
     fn schema_store(&self, contract: &Contract) -> Result<ObjectStoreRef, Error> {
-        let location = self.location(contract).join(&format!("../../{}", writer::folder(contract)));
-        let location = location.expect("plain names join any URL");
-        if let Ok(folder) = location.to_file_path() {
-            std::fs::create_dir_all(folder).map_err(|error| failed("keep", contract, error))?;
-        }
-        let storage = DeltaTableBuilder::from_url(location.clone()).and_then(|builder| match &self.store {
-            Some(store) => builder.with_storage_backend(store.clone(), location).build_storage(),
-            None => builder.build_storage(),
-        });
-        Ok(storage.map_err(|error| failed("keep", contract, error))?.object_store(None))
+        self.folder(writer::folder(contract).trim_end_matches('/')).map_err(|error| failed("keep", contract, error))
     }
 }
 

@@ -81,8 +81,12 @@ impl Lake {
 
     /// Where the table `<domain>.<table>` is.
     fn location_of(&self, name: &str) -> Url {
-        let path = format!("{}/", name.replace('.', "/"));
-        self.root.join(&path).expect("domain and table are plain names, which join any URL")
+        self.below(&name.replace('.', "/"))
+    }
+
+    /// Where a folder is.
+    pub(crate) fn below(&self, folder: &str) -> Url {
+        self.root.join(&format!("{folder}/")).expect("plain names join any URL")
     }
 
     /// Opens the table of `contract` if it has been created.

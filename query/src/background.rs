@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lake::Lake;
 use schemas::Sensitive;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -13,7 +14,7 @@ use tracing::Instrument;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::metrics;
-use crate::profile::{Files, Live, Store};
+use crate::profile::{Files, Live, Profiles, Store, checkpoint};
 use crate::source::Source;
 use crate::tail::Tail;
 
@@ -95,6 +96,8 @@ const QUICK: Duration = Duration::from_millis(250);
 pub struct Profiler {
     pub engine: Arc<Engine>,
     pub live: Arc<Live>,
+    /// Where the profiles of before the start may be.
+    pub checkpoint: Option<Lake>,
     /// The shortest time between two computations.
     pub every: Duration,
     /// The longest rest after one.
@@ -104,6 +107,20 @@ pub struct Profiler {
 }
 
 impl Profiler {
+    /// Answers with the profiles of before the start until there are others.
+    async fn resume(&self, ready: &watch::Sender<bool>) {
+        let newest = self.engine.pin().snapshot.clone();
+        let Some(lake) = self.checkpoint.as_ref().filter(|_| newest.id > 0) else { return };
+        match self.live.resume(lake, &newest, now_us()).await {
+            Ok(Some(persons)) => {
+                tracing::info!(persons, "answering with the profiles of the last checkpoint until they are computed");
+                ready.send_replace(true);
+            }
+            Ok(None) => {}
+            Err(error) => Trouble::new("could not read the checkpoint of profiles").note(Err(error)),
+        }
+    }
+
     /// `ready` becomes true with the first profiles.
     pub async fn run(self, mut stop: watch::Receiver<bool>, ready: watch::Sender<bool>) {
         let mut ticks = tokio::time::interval(self.every);
@@ -112,6 +129,7 @@ impl Profiler {
         let mut computed: Option<(u64, i64)> = None;
         let idle_us = i64::try_from(self.idle.as_micros()).unwrap_or(i64::MAX);
         let mut not_before = Instant::now();
+        self.resume(&ready).await;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -152,13 +170,42 @@ impl Profiler {
     }
 }
 
-/// What took longer is not begun at a stop.
-const LAST_MAX: Duration = Duration::from_secs(2);
+/// As what profiles are written to the lake.
+pub enum Copy {
+    /// As tables for other engines.
+    Tables(Files),
+    /// For the next start.
+    Checkpoint(Lake),
+}
 
-/// Writes the profile's tables to the lake when there are newer profiles.
+impl Copy {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Tables(_) => "the profile's tables",
+            Self::Checkpoint(_) => "the checkpoint of profiles",
+        }
+    }
+
+    /// What took longer is not begun at a stop: the next start needs a checkpoint, and tables can wait for it.
+    fn last_max(&self) -> Duration {
+        match self {
+            Self::Tables(_) => Duration::from_secs(2),
+            Self::Checkpoint(_) => Duration::from_secs(8),
+        }
+    }
+
+    async fn write(&mut self, profiles: &Arc<Profiles>) -> Result<(), Error> {
+        match self {
+            Self::Tables(files) => files.write(profiles).await,
+            Self::Checkpoint(lake) => checkpoint::write(lake, profiles).await,
+        }
+    }
+}
+
+/// Writes profiles to the lake when there are newer ones.
 pub struct Copier {
     pub store: Arc<Store>,
-    pub files: Files,
+    pub copy: Copy,
     /// The shortest time between two writings.
     pub every: Duration,
 }
@@ -166,35 +213,41 @@ pub struct Copier {
 impl Copier {
     /// Ends when told to, after what has been begun; what is not written yet is written before, if that is quick.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut trouble = Trouble::new("could not write the profile's tables");
-        let (mut not_before, mut took, mut is_over) = (Instant::now(), Duration::ZERO, false);
+        let (what, mut trouble) = (self.copy.what(), Trouble::new("could not write profiles to the lake"));
+        let (mut not_before, mut took, mut written) = (Instant::now(), Duration::ZERO, None);
+        let mut is_over = false;
         while !is_over {
-            let revision = self.files.revision();
             let newer = async {
                 tokio::time::sleep_until(not_before).await;
-                self.store.newer_than(revision).await
+                self.store.newer_than(written).await
             };
             is_over = tokio::select! {
                 newer = newer => newer.is_none(),
                 _ = stop.wait_for(|stop| *stop) => true,
             };
-            if is_over && took > LAST_MAX {
+            if is_over && took > self.copy.last_max() {
                 return;
             }
-            let Some(profiles) = self.store.get() else { continue };
+            let Some(profiles) = self.store.get().filter(|profiles| written != Some(profiles.revision)) else {
+                continue;
+            };
+            // What has been read from there is there.
+            if profiles.is_resumed {
+                written = Some(profiles.revision);
+                continue;
+            }
             let began = Instant::now();
-            let written = self.files.write(&profiles).await;
+            let outcome = self.copy.write(&profiles).await;
             not_before = Instant::now() + self.every;
-            match &written {
-                Ok(false) => {}
-                Ok(true) => {
-                    took = began.elapsed();
+            match &outcome {
+                Ok(()) => {
+                    (took, written) = (began.elapsed(), Some(profiles.revision));
                     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    tracing::debug!(persons = profiles.persons.len(), took_ms, "the profile's tables are written");
+                    tracing::debug!(persons = profiles.persons.len(), took_ms, what, "written");
                 }
                 Err(_) => metrics::files_failed(),
             }
-            trouble.note(written.map(|_| ()));
+            trouble.note(outcome);
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::api::grpc::Grpc;
 use crate::api::postgres::Postgres;
-use crate::background::{Copier, Profiler, Refresher};
+use crate::background::{Copier, Copy, Profiler, Refresher};
 use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -33,8 +33,10 @@ pub struct Bound {
     refresher: Refresher,
     profiler: Profiler,
     /// How often the profile's tables are written at most, where they may be.
-    files_every: Option<Duration>,
-    copier: Option<Copier>,
+    tables_every: Option<Duration>,
+    /// The same of the checkpoint.
+    checkpoint_every: Option<Duration>,
+    copiers: Vec<Copier>,
     grpc: Grpc,
     postgres: Postgres,
     grpc_listener: TcpListener,
@@ -68,19 +70,23 @@ impl Bound {
         let profiler = Profiler {
             engine: engine.clone(),
             live,
+            checkpoint: None,
             every: Duration::from_millis(settings.profile_refresh_ms),
             rest_max: Duration::from_millis(settings.profile_rest_ms_max),
             idle: Duration::from_secs(settings.profile_idle_refresh_s),
         };
-        let files_every = Some(Duration::from_secs(settings.profile_table_every_s)).filter(|every| !every.is_zero());
+        let every = |seconds| Some(Duration::from_secs(seconds)).filter(|every| !every.is_zero());
+        let tables_every = every(settings.profile_table_every_s);
+        let checkpoint_every = every(settings.profile_checkpoint_every_s);
         Ok(Self {
             engine,
             store,
             tail,
             refresher,
             profiler,
-            files_every,
-            copier: None,
+            tables_every,
+            checkpoint_every,
+            copiers: Vec::new(),
             grpc,
             postgres,
             grpc_listener,
@@ -88,11 +94,14 @@ impl Bound {
         })
     }
 
-    /// Has the profile's tables written to `lake`, unless the settings say never.
-    pub fn with_files(self, lake: Lake, upkeep: UpkeepSettings) -> Self {
-        let (store, files) = (self.store.clone(), Files::new(lake, upkeep));
-        let copier = self.files_every.map(|every| Copier { store, files, every });
-        Self { copier, ..self }
+    /// Has profiles written to `lake`, and those of the last time read from there, unless the settings say never.
+    pub fn with_files(mut self, lake: Lake, upkeep: UpkeepSettings) -> Self {
+        self.profiler.checkpoint = self.checkpoint_every.map(|_| lake.clone());
+        let checkpoint = self.checkpoint_every.map(|every| (Copy::Checkpoint(lake.clone()), every));
+        let tables = self.tables_every.map(|every| (Copy::Tables(Files::new(lake, upkeep)), every));
+        let copies = checkpoint.into_iter().chain(tables);
+        self.copiers = copies.map(|(copy, every)| Copier { store: self.store.clone(), copy, every }).collect();
+        self
     }
 
     /// What tells how answering goes, for as long as one likes.
@@ -130,7 +139,8 @@ impl Bound {
             }
         }
         let profiler = tokio::spawn(self.profiler.run(stopped.clone(), ready));
-        let mut copier = self.copier.map(|copier| self.engine.spawn(copier.run(stopped.clone())));
+        let copiers = self.copiers.into_iter().map(|copier| self.engine.spawn(copier.run(stopped.clone())));
+        let mut copiers: Vec<_> = copiers.collect();
         let mut postgres = tokio::spawn(self.postgres.serve(self.pg_listener, stopped.clone()));
         let mut grpc = tokio::spawn(self.grpc.serve(self.grpc_listener, stopped, profiles_ready));
         let early = tokio::select! {
@@ -145,7 +155,7 @@ impl Bound {
             None => tokio::time::timeout(GRACE, &mut grpc).await.ok(),
         };
         let _ = tokio::time::timeout(GRACE, &mut postgres).await;
-        if let Some(copier) = &mut copier {
+        for copier in &mut copiers {
             let _ = tokio::time::timeout(GRACE, &mut *copier).await;
             copier.abort();
         }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub profile_idle_refresh_s: u64,
     /// The shortest time between two writings of the profile's tables to the lake, in s; 0 for never.
     pub profile_table_every_s: u64,
+    /// The shortest time between two writings of the checkpoint that a start resumes from, in s; 0 for never.
+    pub profile_checkpoint_every_s: u64,
     /// The longest a question may take, its answer included, in s. Clients may ask for less, not for more.
     pub query_timeout_s: u64,
     /// Memory all questions together may use, in bytes. What sorts and joins need beyond that goes to disk.
@@ -79,6 +81,7 @@ impl Default for Settings {
             profile_rest_ms_max: 200,
             profile_idle_refresh_s: 60,
             profile_table_every_s: 900,
+            profile_checkpoint_every_s: 300,
             query_timeout_s: 60,
             query_memory_bytes_max: 1 << 30,
             query_spill_bytes_max: 8 << 30,
@@ -110,6 +113,7 @@ impl Settings {
             ("profile_rest_ms_max", self.profile_rest_ms_max, 0, 3_600_000),
             ("profile_idle_refresh_s", self.profile_idle_refresh_s, 1, 86_400),
             ("profile_table_every_s", self.profile_table_every_s, 0, 86_400),
+            ("profile_checkpoint_every_s", self.profile_checkpoint_every_s, 0, 3_600),
             ("query_timeout_s", self.query_timeout_s, 1, 86_400),
             ("query_memory_bytes_max", self.query_memory_bytes_max as u64, 16 << 20, 1 << 44),
             ("queries_concurrent_max", self.queries_concurrent_max as u64, 1, 10_000),

@@ -275,7 +275,7 @@ impl ProfilesApi {
         let principal = self.enter(&request, Door::ExplainItem)?;
         let request = request.into_inner();
         let purpose = convert::purpose(request.purpose)?;
-        let profiles = self.profiles(&request.min_watermark).await?;
+        let profiles = self.profiles(&request.min_watermark).await?.with_tables()?;
         let place = explain::item(&profiles, &request.item)?;
         let item = &profiles.items[place];
         let person = find(&profiles, request.person.as_ref())?;
@@ -305,7 +305,7 @@ impl ProfilesApi {
         let purpose = convert::purpose(request.purpose)?;
         let (from, to) = timeline::span(&request)?;
         let events = EventTables::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
-        let profiles = self.profiles(&request.min_watermark).await?;
+        let profiles = self.profiles(&request.min_watermark).await?.with_tables()?;
         let person = find(&profiles, request.person.as_ref())?;
         let filters = format!("timeline|{}|{:?}|{from:?}|{to:?}|{purpose:?}", person.id, request.tables);
         let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;

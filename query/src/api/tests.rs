@@ -259,7 +259,7 @@ async fn postgres_refuses_with_the_right_code() {
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 100000000000)";
 
 /// Does `again` until it says that the state is reached.
-async fn poll_until(what: &str, again: impl AsyncFn() -> bool) {
+pub async fn poll_until(what: &str, again: impl AsyncFn() -> bool) {
     let give_up = std::time::Instant::now() + Duration::from_secs(30);
     while !again().await {
         assert!(std::time::Instant::now() < give_up, "{what}");

@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 use super::arrivals::Since;
 use super::asker::Asker;
 use super::assemble::Answers;
+use super::checkpoint;
 use super::definition::{self, Definition, Definitions, Item, Question, View};
 use super::inputs::{Content, Inputs, Reads, Time};
 use super::kept::Change;
@@ -53,6 +54,8 @@ pub struct Computer {
     items: Arc<Vec<Item>>,
     /// The SQL type of each item's value.
     types: Arc<Vec<DataType>>,
+    /// Names the definitions.
+    name: Arc<str>,
     timezone: Tz,
     /// The column that says when the events of a view were, where it is asked by time.
     pub(super) times_of: Vec<Option<String>>,
@@ -82,7 +85,7 @@ impl Computer {
         let catalog = ctx.catalog(CATALOG).expect("the default catalog exists");
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
-        let items = Arc::new(definitions.items.clone());
+        let (items, name) = (Arc::new(definitions.items.clone()), checkpoint::name(&definitions).into());
         let followed = Mutex::new(Views::new(definitions.views.len()));
         let of_the_moment = of_the_moment(&definitions)?;
         let (view_reads, question_reads) = (Vec::new(), Vec::new());
@@ -93,6 +96,7 @@ impl Computer {
             definitions,
             items,
             types,
+            name,
             timezone,
             times_of: Vec::new(),
             view_reads,
@@ -135,8 +139,13 @@ impl Computer {
     }
 
     /// The SQL type of each item's value.
-    pub fn types(&self) -> &[DataType] {
+    pub fn types(&self) -> &Arc<Vec<DataType>> {
         &self.types
+    }
+
+    /// Names the definitions: others have another name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     fn check_columns(&self, question: &Question, schema: &Schema) -> Result<(), Error> {
@@ -270,7 +279,7 @@ impl Computer {
         }
         let persons = self.persons(&snapshot, asked, &silences, before);
         let mut profiles = Profiles::new(snapshot, time.now, self.items.clone(), persons, before);
-        (profiles.types, profiles.inputs) = (self.types.clone(), inputs);
+        (profiles.definitions, profiles.types, profiles.inputs) = (self.name.clone(), self.types.clone(), inputs);
         (profiles.heard, profiles.silences) = (heard, silences);
         Ok(profiles)
     }

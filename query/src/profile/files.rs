@@ -24,31 +24,20 @@ const VACUUM_EVERY: Duration = Duration::from_secs(6 * 3600);
 pub struct Files {
     lake: Lake,
     upkeep: UpkeepSettings,
-    /// The revision of the profiles that were written last.
-    revision: Option<u64>,
     vacuumed: Option<Instant>,
 }
 
 impl Files {
     /// `upkeep` says how long what is no longer needed stays.
     pub fn new(lake: Lake, upkeep: UpkeepSettings) -> Self {
-        Self { lake, upkeep, revision: None, vacuumed: None }
+        Self { lake, upkeep, vacuumed: None }
     }
 
-    /// Of the profiles that were written last.
-    pub fn revision(&self) -> Option<u64> {
-        self.revision
-    }
-
-    /// Writes both tables, unless they were written from these very profiles last; whether it did. A table that another process
-    /// replaces at the same time is left to that one.
+    /// Writes both tables. One that another process replaces at the same time is left to that one.
     ///
     /// # Errors
     /// `Unavailable` when the lake cannot be written to. Each table is then what it was, or what it was to be.
-    pub async fn write(&mut self, profiles: &Arc<Profiles>) -> Result<bool, Error> {
-        if self.revision == Some(profiles.revision) {
-            return Ok(false);
-        }
+    pub async fn write(&mut self, profiles: &Arc<Profiles>) -> Result<(), Error> {
         let seen = Arc::new(Seen::for_files(profiles.clone()));
         let students = self.fill(Of::Students, &seen).await?;
         let items = self.fill(Of::Items, &seen).await?;
@@ -62,9 +51,7 @@ impl Files {
                 Err(error) => return Err(failed(error)),
             }
         }
-        self.revision = Some(profiles.revision);
-        self.keep(tables).await.map_err(failed)?;
-        Ok(true)
+        self.keep(tables).await.map_err(failed)
     }
 
     /// All rows of a table, not yet seen by anybody.

@@ -4,16 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 
+use lake::Lake;
 use schemas::Contracts;
 use tokio::sync::Mutex;
 
+use super::checkpoint;
 use super::definition::Definitions;
-use super::store::{ItemValue, Person, Profiles, Store};
+use super::packed::Packed;
+use super::store::{Person, Profiles, Store};
 use super::{Computer, Item};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
+
+/// Older profiles say too little of now.
+const RESUME_US_MAX: i64 = 3_600_000_000;
 
 /// What is in use.
 #[derive(Clone)]
@@ -85,12 +91,31 @@ impl Live {
     /// A question that failed; the profiles before stay.
     pub async fn follow(&self, snapshot: Arc<Snapshot>, now: i64) -> Result<Arc<Profiles>, Error> {
         let _setting = self.setting.lock().await;
-        let (computer, before) = (self.in_use().computer, self.store.get());
+        let (computer, shown) = (self.in_use().computer, self.store.get());
+        let before = shown.as_ref().filter(|shown| !shown.is_resumed);
         let clock_us = i64::try_from(self.settings.profile_idle_refresh_s * 1_000_000).unwrap_or(i64::MAX);
-        let now = computer.moment(&snapshot, now, before.as_deref(), clock_us);
-        let profiles = Arc::new(computer.follow(snapshot, now, before.as_deref()).await?);
+        let now = computer.moment(&snapshot, now, before.map(|before| &**before), clock_us);
+        let profiles = computer.follow(snapshot, now, before.map(|before| &**before)).await?;
+        let profiles = Arc::new(match shown.filter(|shown| shown.is_resumed) {
+            Some(resumed) => profiles.in_the_place_of(&resumed),
+            None => profiles,
+        });
         self.store.set(profiles.clone());
         Ok(profiles)
+    }
+
+    /// Has the profiles of the last checkpoint in `lake` answered with until others are computed, if it is of the definitions in use
+    /// and not too old; how many they are. `newest` says who is who.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read.
+    pub async fn resume(&self, lake: &Lake, newest: &Snapshot, now: i64) -> Result<Option<usize>, Error> {
+        let _setting = self.setting.lock().await;
+        let computer = self.in_use().computer;
+        let Some(found) = checkpoint::read(lake, &computer, now - RESUME_US_MAX).await? else { return Ok(None) };
+        let count = found.persons.len();
+        self.store.set(Arc::new(found.profiles(&computer, newest, now)));
+        Ok(Some(count))
     }
 
     /// Holds the profiles in use against what the same definitions give from nothing.
@@ -102,7 +127,7 @@ impl Live {
         // The two belong together only while nobody sets another.
         let (computer, profiles) = {
             let _setting = self.setting.lock().await;
-            (self.in_use().computer, self.store.newest()?)
+            (self.in_use().computer, self.store.newest()?.with_tables()?)
         };
         let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&anew, &profiles))
@@ -115,7 +140,7 @@ impl Live {
     pub async fn diff(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
-        let profiles = self.store.newest()?;
+        let profiles = self.store.newest()?.with_tables()?;
         let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&profiles, &draft))
     }
@@ -127,7 +152,7 @@ impl Live {
     pub async fn switch(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
-        let profiles = self.store.newest()?;
+        let profiles = self.store.newest()?.with_tables()?;
         let draft = drafted.computer.follow(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         let comparison = Comparison::of(&profiles, &draft);
         let _setting = self.setting.lock().await;
@@ -179,7 +204,7 @@ impl Comparison {
             for item in old.keys().chain(new.keys().filter(|id| !old.contains_key(*id))) {
                 let value = |person: Option<&'a Arc<Person>>, places: &BTreeMap<String, usize>| {
                     let place = places.get(item);
-                    person.zip(place).map_or(&ItemValue::MISSING, |(person, place)| &person.items[*place])
+                    person.zip(place).map_or(Packed::MISSING, |(person, place)| person.items.get(*place))
                 };
                 if value(left, &old) != value(right, &new) {
                     is_different = true;

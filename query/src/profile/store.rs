@@ -1,8 +1,6 @@
 //! The computed profiles, in memory. A computation's result enters and replaces the one before as a whole; persons leave.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Index;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
@@ -13,6 +11,7 @@ use topic::Watermark;
 
 use super::definition::{Answer, Definition, Item};
 use super::inputs::{Content, Inputs};
+use super::packed::ItemValues;
 use super::value::Value;
 use crate::engine::not_reached;
 use crate::error::{Error, ErrorKind};
@@ -31,11 +30,21 @@ pub enum State {
     Conflict,
 }
 
+impl State {
+    /// The state of an item whose sources have been silent for so long.
+    pub fn heard(self, silence: Silence) -> Self {
+        match (self, silence) {
+            (Self::Ok | Self::Stale, Silence::TooLong) => Self::Stale,
+            (Self::Ok | Self::Stale, _) => Self::Ok,
+            (state, _) => state,
+        }
+    }
+}
+
 /// One item of one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ItemValue {
-    /// Shared with the profiles before, where it is as it was.
-    pub value: Option<Arc<Value>>,
+    pub value: Option<Value>,
     /// Microseconds UTC.
     pub as_of: Option<i64>,
     pub state: State,
@@ -43,47 +52,6 @@ pub struct ItemValue {
 
 impl ItemValue {
     pub const MISSING: Self = Self { value: None, as_of: None, state: State::Missing };
-
-    /// Takes up how long its sources have been silent.
-    pub fn hear(&mut self, silence: Silence) {
-        self.state = match (self.state, silence) {
-            (State::Ok | State::Stale, Silence::TooLong) => State::Stale,
-            (State::Ok | State::Stale, _) => State::Ok,
-            (state, _) => state,
-        };
-    }
-}
-
-/// Items in one allocation.
-const TOGETHER: usize = 8;
-
-/// All items of a person, by their places. Values of those before and after a change are the same, but for those near to it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ItemValues(Vec<Arc<[ItemValue]>>);
-
-impl ItemValues {
-    pub fn iter(&self) -> impl Iterator<Item = &ItemValue> {
-        self.0.iter().flat_map(|together| &**together)
-    }
-
-    pub fn set(&mut self, place: usize, item: ItemValue) {
-        Arc::make_mut(&mut self.0[place / TOGETHER])[place % TOGETHER] = item;
-    }
-}
-
-impl FromIterator<ItemValue> for ItemValues {
-    fn from_iter<I: IntoIterator<Item = ItemValue>>(items: I) -> Self {
-        let items: Vec<_> = items.into_iter().collect();
-        Self(items.chunks(TOGETHER).map(Arc::from).collect())
-    }
-}
-
-impl Index<usize> for ItemValues {
-    type Output = ItemValue;
-
-    fn index(&self, place: usize) -> &ItemValue {
-        &self.0[place / TOGETHER][place % TOGETHER]
-    }
 }
 
 /// How long the sources of an item have been silent.
@@ -134,6 +102,10 @@ pub struct Profiles {
     pub computed_at: i64,
     /// The past moment that they are of, microseconds UTC; none for those that follow the records.
     pub at: Option<i64>,
+    /// Whether they are of before a start, and have been read from a checkpoint; none ever follow them.
+    pub is_resumed: bool,
+    /// Names the definitions that they are computed by.
+    pub(super) definitions: Arc<str>,
     /// Names the run of computations, of which this is the one numbered `revision`, from 1.
     pub epoch: i64,
     pub revision: u64,
@@ -185,6 +157,8 @@ impl Profiles {
             watermark,
             computed_at,
             at: None,
+            is_resumed: false,
+            definitions: Arc::default(),
             epoch: before.map_or(computed_at, |before| before.epoch),
             revision,
             gone,
@@ -204,6 +178,19 @@ impl Profiles {
         Self { snapshot, at: Some(at), computed_at, inputs: Vec::new(), ..self }
     }
 
+    /// The same as those of before a start; `now` (microseconds UTC) names the computations that come.
+    pub(super) fn of_checkpoint(self, now: i64) -> Self {
+        Self { epoch: now, is_resumed: true, ..self }
+    }
+
+    /// The same, where the tables that they were computed from are at hand.
+    ///
+    /// # Errors
+    /// `Unavailable` for those of before a start.
+    pub fn with_tables(self: Arc<Self>) -> Result<Arc<Self>, Error> {
+        if self.is_resumed { Err(not_computed()) } else { Ok(self) }
+    }
+
     /// Whether any source of an item has ever given anything.
     pub fn have_sources(&self) -> bool {
         self.heard.values().any(|(_, at)| at.is_some())
@@ -212,11 +199,11 @@ impl Profiles {
     /// The same as the next ones after `before`, which came from other definitions: everybody's may be others.
     pub fn in_the_place_of(self, before: &Self) -> Self {
         let revision = before.revision + 1;
-        let changed = |person: &Arc<Person>| Arc::new(Person { changed_in: revision, ..Person::clone(person) });
+        let changed = |person| Arc::new(Person { changed_in: revision, ..Arc::unwrap_or_clone(person) });
         let left = before.persons.iter().filter(|person| !self.by_id.contains_key(&person.id));
         let left = left.map(|person| (person.id.clone(), revision));
         let gone = before.gone.iter().cloned().chain(left).filter(|(id, _)| !self.by_id.contains_key(id)).collect();
-        Self { epoch: before.epoch, revision, gone, persons: self.persons.iter().map(changed).collect(), ..self }
+        Self { epoch: before.epoch, revision, gone, persons: self.persons.into_iter().map(changed).collect(), ..self }
     }
 
     /// The number of the computation that follows `before`.
@@ -225,10 +212,13 @@ impl Profiles {
     }
 
     /// An item of a person, by its place: what was computed, or what the answer says of itself.
-    pub fn item<'a>(&self, person: &'a Person, place: usize) -> Cow<'a, ItemValue> {
-        let Definition::Answer(answer) = self.items[place].definition else {
-            return Cow::Borrowed(&person.items[place]);
-        };
+    pub fn item(&self, person: &Person, place: usize) -> ItemValue {
+        self.of_itself(person, place).unwrap_or_else(|| person.items.get(place).unpack())
+    }
+
+    /// What the answer says of itself, where the item of a place is that.
+    pub fn of_itself(&self, person: &Person, place: usize) -> Option<ItemValue> {
+        let Definition::Answer(answer) = self.items[place].definition else { return None };
         let value = match answer {
             Answer::Version => Value::Text(person.version_text()),
             Answer::Computed => Value::Object(vec![
@@ -236,7 +226,7 @@ impl Profiles {
                 ("computed_at".to_string(), Value::Time(self.computed_at)),
             ]),
         };
-        Cow::Owned(ItemValue { value: Some(Arc::new(value)), as_of: Some(self.computed_at), state: State::Ok })
+        Some(ItemValue { value: Some(value), as_of: Some(self.computed_at), state: State::Ok })
     }
 
     /// By person id, letter case aside.
@@ -278,10 +268,7 @@ impl Store {
     /// # Errors
     /// `Unavailable` before the first computation.
     pub fn newest(&self) -> Result<Arc<Profiles>, Error> {
-        self.get().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
-                .with_hint("try again in a moment")
-        })
+        self.get().ok_or_else(not_computed)
     }
 
     /// The newest profiles, once they reach to `watermark`.
@@ -318,4 +305,9 @@ impl Store {
     pub fn set(&self, profiles: Arc<Profiles>) {
         self.profiles.send_replace(Some(profiles));
     }
+}
+
+fn not_computed() -> Error {
+    Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
+        .with_hint("try again in a moment")
 }

@@ -238,11 +238,10 @@ impl Part {
             _ => {
                 // By name: a question may have been understood before the definitions were changed.
                 let place = profiles.items.iter().position(|item| item.name == *field.name());
-                let given = |person: usize, place: usize| persons[person].items[place].value.as_deref();
                 let seen = place.filter(|place| !withheld[*place]);
-                let values: Vec<Option<&Value>> =
-                    (0..persons.len()).map(|person| seen.and_then(|place| given(person, place))).collect();
-                array::values(&values, field.data_type())
+                let given = |person: &Arc<Person>| seen.and_then(|place| person.items.get(place).unpack().value);
+                let values: Vec<Option<Value>> = persons.iter().map(given).collect();
+                array::values(&values.iter().map(Option::as_ref).collect::<Vec<_>>(), field.data_type())
             }
         }
     }

@@ -12,6 +12,7 @@ mod incremental;
 mod sections;
 
 use super::describe::document;
+use super::packed::Packed;
 use super::{Computer, Definitions, Profiles, State, Value};
 use crate::engine::Engine;
 use crate::fixture::{ask, campus, contracts, engine};
@@ -45,7 +46,7 @@ fn show(profiles: &Profiles, student_no: &str) -> String {
     let person = profiles.by_student_no(student_no).unwrap();
     let mut out = String::new();
     let mut missing = "missing:".to_string();
-    for (item, given) in profiles.items.iter().zip(person.items.iter()) {
+    for (item, given) in profiles.items.iter().zip(person.items.iter().map(Packed::unpack)) {
         let Some(value) = &given.value else {
             assert_eq!(given.state, State::Missing);
             missing += &format!(" {}", item.id);
@@ -204,7 +205,7 @@ async fn a_silent_source_makes_its_items_stale() {
     let day = 86_400_000_000;
     let state = |profiles: &Profiles, id: &str| {
         let place = profiles.items.iter().position(|item| item.id == id).unwrap();
-        profiles.by_student_no("20240001").unwrap().items[place].state
+        profiles.by_student_no("20240001").unwrap().items.get(place).state
     };
     // Everything was received half an hour before; a passage may be one minute old, a grade one day.
     let now = compute(&engine, NOW).await;
@@ -250,7 +251,8 @@ async fn sql_gives_the_same_numbers() {
     let profiles = compute(&engine, NOW).await;
     let value = |id: &str| {
         let place = profiles.items.iter().position(|item| item.id == id).unwrap();
-        profiles.by_student_no("20240001").unwrap().items[place].value.as_deref().map_or("–".to_string(), text)
+        let given = profiles.by_student_no("20240001").unwrap().items.get(place).unpack();
+        given.value.as_ref().map_or("–".to_string(), text)
     };
     let mut out = String::new();
     for (id, sql) in [

@@ -1,6 +1,6 @@
 //! A value of an item. Cells of an answer enter, values leave; what is null or empty is no value.
 
-use std::fmt::Write as _;
+pub mod wire;
 
 use chrono::{DateTime, SecondsFormat};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -126,30 +126,5 @@ impl Value {
             Self::Object(parts) => parts.iter().find(|(name, _)| name == part).and_then(|(_, value)| value.int("")),
             _ => None,
         }
-    }
-
-    /// A text that two values share exactly when they are equal.
-    pub fn canonical(&self, out: &mut String) {
-        // Writing to a String cannot fail.
-        let _ = match self {
-            Self::Text(text) => write!(out, "t{}:{text}", text.len()),
-            Self::Int(number) => write!(out, "i{number};"),
-            Self::Double(number) => write!(out, "d{:x};", number.to_bits()),
-            Self::Bool(truth) => write!(out, "b{truth};"),
-            Self::Time(at) => write!(out, "m{at};"),
-            Self::List(values) => {
-                out.push('[');
-                values.iter().for_each(|value| value.canonical(out));
-                write!(out, "]")
-            }
-            Self::Object(parts) => {
-                out.push('{');
-                for (name, value) in parts {
-                    let _ = write!(out, "{}:{name}", name.len());
-                    value.canonical(out);
-                }
-                write!(out, "}}")
-            }
-        };
     }
 }

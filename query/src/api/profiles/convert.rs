@@ -9,15 +9,17 @@ use super::mask::Mask;
 use crate::access::Principal;
 use crate::error::{Error, ErrorKind};
 use crate::policy::{self, Purpose};
+use crate::profile::packed::ItemValues;
 use crate::profile::store::ItemValue;
+use crate::profile::value::wire;
 use crate::profile::{Item, Person, Profiles, Value};
 
 /// Who reads what for what: the same for every person of a call.
 pub struct Reading<'a> {
     profiles: &'a Profiles,
     encoder: &'a Encoder,
-    /// The items wanted, each with whether it is withheld.
-    items: Vec<(usize, bool)>,
+    /// Of each item that is wanted, whether it is withheld.
+    items: Vec<Option<bool>>,
 }
 
 impl<'a> Reading<'a> {
@@ -29,36 +31,57 @@ impl<'a> Reading<'a> {
         purpose: Purpose,
         mask: &Mask,
     ) -> Self {
-        let wanted = (0..profiles.items.len()).filter(|place| mask.has(*place));
-        let items = wanted.map(|place| (place, policy::is_withheld(principal, purpose, profiles.items[place].class)));
-        Self { profiles, encoder, items: items.collect() }
+        let is_withheld = |item: &Item| policy::is_withheld(principal, purpose, item.class);
+        let items = profiles.items.iter().enumerate();
+        let items = items.map(|(place, item)| mask.has(place).then(|| is_withheld(item))).collect();
+        Self { profiles, encoder, items }
     }
 
     /// The message of one person.
     pub fn profile(&self, person: &Person) -> Encoded {
-        self.with_items(person, &self.items(person))
-    }
-
-    /// The items of one person, encoded.
-    pub fn items(&self, person: &Person) -> Vec<u8> {
-        // What a profile with all its items takes.
-        let mut out = Vec::with_capacity(100 * self.items.len());
-        for (place, is_withheld) in &self.items {
-            self.encoder.item(*place, &self.profiles.item(person, *place), *is_withheld, &mut out);
-        }
-        out
+        let mut out = self.head(person);
+        self.put_items(person, &mut out);
+        Encoded::from(out)
     }
 
     /// The message of one person whose items are encoded.
     pub fn with_items(&self, person: &Person, items: &[u8]) -> Encoded {
-        let mut out = Vec::with_capacity(200 + items.len());
-        encode::text(field::PERSON_ID, &person.id, &mut out);
-        person.student_nos.iter().for_each(|number| encode::text(field::STUDENT_NOS, number, &mut out));
-        encode::text(field::PROFILE_VERSION, &person.version_text(), &mut out);
-        encode::nested(field::COMPUTED_AT, &mut out, |out| encode::timestamp(self.profiles.computed_at, out));
-        encode::number(field::SNAPSHOT, self.profiles.snapshot.id, &mut out);
+        let mut out = self.head(person);
         out.extend_from_slice(items);
         Encoded::from(out)
+    }
+
+    /// The items of one person, encoded.
+    pub fn items(&self, person: &Person) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.put_items(person, &mut out);
+        out
+    }
+
+    fn put_items(&self, person: &Person, out: &mut Vec<u8>) {
+        // Beside the values, an item has about so many bytes of names and sources.
+        out.reserve(person.items.as_bytes().len() + 80 * self.items.len());
+        for (place, (given, is_withheld)) in person.items.iter().zip(&self.items).enumerate() {
+            let Some(is_withheld) = *is_withheld else { continue };
+            match self.profiles.of_itself(person, place) {
+                Some(item) => {
+                    let item = ItemValues::from_iter([item]);
+                    self.encoder.item(place, item.get(0), is_withheld, out);
+                }
+                None => self.encoder.item(place, given, is_withheld, out),
+            }
+        }
+    }
+
+    /// What stands before the items.
+    fn head(&self, person: &Person) -> Vec<u8> {
+        let mut out = Vec::new();
+        wire::text(field::PERSON_ID, &person.id, &mut out);
+        person.student_nos.iter().for_each(|number| wire::text(field::STUDENT_NOS, number, &mut out));
+        wire::text(field::PROFILE_VERSION, &person.version_text(), &mut out);
+        wire::nested(field::COMPUTED_AT, &mut out, |out| wire::timestamp(self.profiles.computed_at, out));
+        wire::number(field::SNAPSHOT, self.profiles.snapshot.id, &mut out);
+        out
     }
 }
 
@@ -68,7 +91,7 @@ pub fn item(item: &Item, given: &ItemValue, withheld: bool) -> WireItem {
         id: item.id.clone(),
         name: item.name.clone(),
         section: item.section.clone(),
-        value: given.value.as_deref().filter(|_| !withheld).map(wire_value),
+        value: given.value.as_ref().filter(|_| !withheld).map(wire_value),
         as_of: given.as_of.filter(|_| !withheld).map(timestamp),
         sources: item.sources.clone(),
         sensitivity_class: i32::from(item.class),

@@ -1,18 +1,13 @@
-//! Profiles as the bytes of `quad.profile.v1.Profile`. What is the same for everybody is encoded once; of a person only values,
-//! times and states are, straight from memory: messages of a hundred items would be seven hundred pieces of it, made and
-//! thrown away with each answer.
-//!
-//! Wire format: <https://protobuf.dev/programming-guides/encoding/>
+//! Profiles as the bytes of `quad.profile.v1.Profile`. What is the same for everybody is encoded once, and values are kept encoded:
+//! messages of a hundred items would be seven hundred pieces of memory, made and thrown away with each answer.
 
 use std::sync::{Arc, RwLock};
 
-use prost::bytes::BufMut as _;
-use prost::encoding::{WireType, encode_key, encode_varint};
 use proto::profile::v1::ItemState;
 
-use super::convert;
-use crate::profile::store::ItemValue;
-use crate::profile::{Item, State, Value};
+use crate::profile::packed::Packed;
+use crate::profile::value::wire::{bytes, nested, number, text, timestamp};
+use crate::profile::{Item, State};
 
 /// Field numbers of `Profile`; those of `Item`, `Value` and what is in them stand where they are used.
 pub(super) mod field {
@@ -56,19 +51,19 @@ impl Encoder {
     }
 
     /// Appends an item of a profile, by its place.
-    pub fn item(&self, place: usize, given: &ItemValue, is_withheld: bool, out: &mut Vec<u8>) {
+    pub fn item(&self, place: usize, given: Packed<'_>, is_withheld: bool, out: &mut Vec<u8>) {
         let Parts { before, after } = &self.items[place];
         nested(field::ITEMS, out, |out| {
-            out.put_slice(before);
+            out.extend_from_slice(before);
             if !is_withheld {
-                if let Some(value) = &given.value {
-                    nested(4, out, |out| put(value, out));
+                if let Some(value) = given.value {
+                    bytes(4, value, out);
                 }
                 if let Some(at) = given.as_of {
                     nested(5, out, |out| timestamp(at, out));
                 }
             }
-            out.put_slice(after);
+            out.extend_from_slice(after);
             number(8, i32::from(state(given.state, is_withheld)) as u64, out);
         });
     }
@@ -101,104 +96,18 @@ pub(super) fn state(given: State, is_withheld: bool) -> ItemState {
     }
 }
 
-/// The fields of a `Value`.
-fn put(value: &Value, out: &mut Vec<u8>) {
-    match value {
-        Value::Text(value) => bytes(1, value.as_bytes(), out),
-        Value::Int(value) => varint(2, *value as u64, out),
-        Value::Double(value) => {
-            encode_key(3, WireType::SixtyFourBit, out);
-            out.put_f64_le(*value);
-        }
-        Value::Bool(value) => varint(4, u64::from(*value), out),
-        Value::Time(at) => nested(5, out, |out| timestamp(*at, out)),
-        Value::List(values) => nested(6, out, |out| {
-            values.iter().for_each(|value| nested(1, out, |out| put(value, out)));
-        }),
-        Value::Object(parts) => nested(7, out, |out| {
-            for (name, value) in parts {
-                nested(1, out, |out| {
-                    text(1, name, out);
-                    nested(2, out, |out| put(value, out));
-                });
-            }
-        }),
-    }
-}
-
-/// The fields of a `google.protobuf.Timestamp`.
-pub(super) fn timestamp(at_us: i64, out: &mut Vec<u8>) {
-    let at = convert::timestamp(at_us);
-    number(1, at.seconds as u64, out);
-    number(2, u64::from(at.nanos.unsigned_abs()), out);
-}
-
-/// A text, left out when it is empty.
-pub(super) fn text(tag: u32, value: &str, out: &mut Vec<u8>) {
-    if !value.is_empty() {
-        bytes(tag, value.as_bytes(), out);
-    }
-}
-
-/// A whole number, left out when it is nought.
-pub(super) fn number(tag: u32, value: u64, out: &mut Vec<u8>) {
-    if value != 0 {
-        varint(tag, value, out);
-    }
-}
-
-fn varint(tag: u32, value: u64, out: &mut Vec<u8>) {
-    encode_key(tag, WireType::Varint, out);
-    encode_varint(value, out);
-}
-
-fn bytes(tag: u32, value: &[u8], out: &mut Vec<u8>) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    encode_varint(value.len() as u64, out);
-    out.put_slice(value);
-}
-
-/// A message within a message. Most are shorter than 128 bytes: their length takes the one byte that is kept for it.
-pub(super) fn nested(tag: u32, out: &mut Vec<u8>, fields: impl FnOnce(&mut Vec<u8>)) {
-    encode_key(tag, WireType::LengthDelimited, out);
-    let at = out.len();
-    out.push(0);
-    fields(out);
-    let length = out.len() - at - 1;
-    if let Ok(short @ 0..128) = u8::try_from(length) {
-        out[at] = short;
-    } else {
-        let mut prefix = Vec::new();
-        encode_varint(length as u64, &mut prefix);
-        out.splice(at..=at, prefix);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
     use proto::profile::v1::Profile;
 
+    use super::super::convert;
     use super::*;
     use crate::profile::definition::Definition;
-
-    fn values() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            "\\PC{0,200}".prop_map(Value::Text),
-            any::<i64>().prop_map(Value::Int),
-            any::<f64>().prop_filter("a NaN equals nothing", |number| !number.is_nan()).prop_map(Value::Double),
-            any::<bool>().prop_map(Value::Bool),
-            (-62_135_596_800_000_000..253_402_300_800_000_000i64).prop_map(Value::Time),
-        ];
-        leaf.prop_recursive(3, 20, 5, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::List),
-                prop::collection::btree_map("[a-z_]{0,140}", inner, 0..5)
-                    .prop_map(|parts| Value::Object(parts.into_iter().collect())),
-            ]
-        })
-    }
+    use crate::profile::packed::ItemValues;
+    use crate::profile::store::ItemValue;
+    use crate::profile::value::wire::tests::values;
 
     proptest! {
         /// Whoever decodes the bytes has what the message of the item says.
@@ -222,9 +131,10 @@ mod tests {
                 sources: vec!["student_affairs.student_base".to_string(), "identity.person".to_string()],
                 definition: Definition::NoSource("none".to_string()),
             };
-            let given = ItemValue { value: value.map(Arc::new), as_of, state };
+            let given = ItemValue { value, as_of, state };
+            let items: ItemValues = [given.clone()].into_iter().collect();
             let mut out = Vec::new();
-            Encoder::new(&Arc::new(vec![item.clone()])).item(0, &given, is_withheld, &mut out);
+            Encoder::new(&Arc::new(vec![item.clone()])).item(0, items.get(0), is_withheld, &mut out);
             let decoded = Profile::decode(out.as_slice()).expect("the bytes of a profile");
             prop_assert_eq!(decoded.items, vec![convert::item(&item, &given, is_withheld)]);
         }

@@ -256,7 +256,7 @@ mod tests {
                 student_nos: Vec::new(),
                 changed_in: old.map_or_else(|| Profiles::revision_after(before), |old| old.changed_in),
                 version,
-                items: [ItemValue { value: Some(Arc::new(Value::Int(*value))), as_of: None, state: State::Ok }]
+                items: [ItemValue { value: Some(Value::Int(*value)), as_of: None, state: State::Ok }]
                     .into_iter()
                     .collect(),
                 class_id: Some(class.to_string()),

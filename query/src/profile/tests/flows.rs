@@ -37,6 +37,7 @@ use crate::api::tests::{access, listed};
 use crate::engine::Engine;
 use crate::fixture::{self, Arrival, KEY, ask, contracts};
 use crate::profile::moments::Moments;
+use crate::profile::packed::Packed;
 use crate::profile::{Live, Person, Profiles, Store};
 use crate::settings::Settings;
 use crate::source::Source;
@@ -202,9 +203,9 @@ impl School {
         let (student_no, ids) = what.split_once(' ').unwrap_or((what, ""));
         let Some(person) = profiles.by_student_no(student_no) else { return "no profile\n".to_string() };
         let mut out = String::new();
-        for (item, given) in profiles.items.iter().zip(person.items.iter()) {
+        for (item, given) in profiles.items.iter().zip(person.items.iter().map(Packed::unpack)) {
             if ids.split(' ').any(|id| item.id.starts_with(id)) {
-                let value = given.value.as_deref().map(|value| format!(" = {}", text(value))).unwrap_or_default();
+                let value = given.value.as_ref().map(|value| format!(" = {}", text(value))).unwrap_or_default();
                 let at = given.as_of.and_then(DateTime::from_timestamp_micros);
                 let at = at.map(|at| at.with_timezone(self.now.offset()).format(" @ %Y-%m-%dT%H:%M%:z").to_string());
                 let state = format!("{:?}", given.state).to_lowercase();

@@ -73,9 +73,9 @@ fn show(profiles: &Profiles, ids: &str) -> String {
             continue;
         }
         let value = |student_no: &str| {
-            let given = &profiles.by_student_no(student_no).unwrap().items[place];
+            let given = profiles.by_student_no(student_no).unwrap().items.get(place).unpack();
             let conflict = if given.state == State::Conflict { " (conflict)" } else { "" };
-            given.value.as_deref().map_or("–".to_string(), text) + conflict
+            given.value.as_ref().map_or("–".to_string(), text) + conflict
         };
         out += &format!("{} {} = {}\n", item.id, item.name, STUDENTS.map(value).join(" | "));
     }
