@@ -171,14 +171,14 @@ impl Profiler {
 }
 
 /// As what profiles are written to the lake.
-pub enum Copy {
+pub enum Target {
     /// As tables for other engines.
     Tables(Files),
     /// For the next start.
     Checkpoint(Lake),
 }
 
-impl Copy {
+impl Target {
     fn what(&self) -> &'static str {
         match self {
             Self::Tables(_) => "the profile's tables",
@@ -205,7 +205,7 @@ impl Copy {
 /// Writes profiles to the lake when there are newer ones.
 pub struct Copier {
     pub store: Arc<Store>,
-    pub copy: Copy,
+    pub to: Target,
     /// The shortest time between two writings.
     pub every: Duration,
 }
@@ -213,7 +213,7 @@ pub struct Copier {
 impl Copier {
     /// Ends when told to, after what has been begun; what is not written yet is written before, if that is quick.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let (what, mut trouble) = (self.copy.what(), Trouble::new("could not write profiles to the lake"));
+        let (what, mut trouble) = (self.to.what(), Trouble::new("could not write profiles to the lake"));
         let (mut not_before, mut took, mut written) = (Instant::now(), Duration::ZERO, None);
         let mut is_over = false;
         while !is_over {
@@ -225,7 +225,7 @@ impl Copier {
                 newer = newer => newer.is_none(),
                 _ = stop.wait_for(|stop| *stop) => true,
             };
-            if is_over && took > self.copy.last_max() {
+            if is_over && took > self.to.last_max() {
                 return;
             }
             let Some(profiles) = self.store.get().filter(|profiles| written != Some(profiles.revision)) else {
@@ -237,7 +237,7 @@ impl Copier {
                 continue;
             }
             let began = Instant::now();
-            let outcome = self.copy.write(&profiles).await;
+            let outcome = self.to.write(&profiles).await;
             not_before = Instant::now() + self.every;
             match &outcome {
                 Ok(()) => {

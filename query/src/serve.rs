@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::access::Access;
 use crate::api::grpc::Grpc;
 use crate::api::postgres::Postgres;
-use crate::background::{Copier, Copy, Profiler, Refresher};
+use crate::background::{Copier, Profiler, Refresher, Target};
 use crate::decide::Decide;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -97,10 +97,10 @@ impl Bound {
     /// Has profiles written to `lake`, and those of the last time read from there, unless the settings say never.
     pub fn with_files(mut self, lake: Lake, upkeep: UpkeepSettings) -> Self {
         self.profiler.checkpoint = self.checkpoint_every.map(|_| lake.clone());
-        let checkpoint = self.checkpoint_every.map(|every| (Copy::Checkpoint(lake.clone()), every));
-        let tables = self.tables_every.map(|every| (Copy::Tables(Files::new(lake, upkeep)), every));
-        let copies = checkpoint.into_iter().chain(tables);
-        self.copiers = copies.map(|(copy, every)| Copier { store: self.store.clone(), copy, every }).collect();
+        let checkpoint = self.checkpoint_every.map(|every| (Target::Checkpoint(lake.clone()), every));
+        let tables = self.tables_every.map(|every| (Target::Tables(Files::new(lake, upkeep)), every));
+        let targets = checkpoint.into_iter().chain(tables);
+        self.copiers = targets.map(|(to, every)| Copier { store: self.store.clone(), to, every }).collect();
         self
     }
 

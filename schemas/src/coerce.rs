@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
@@ -15,6 +15,7 @@ use crate::check::Violation;
 use crate::contract::{Contract, Field, FieldType};
 use crate::error::Error;
 use crate::record::timestamp_type;
+use crate::rfc3339;
 
 /// Gives each field of `contract` its column, by name; a column the mapping does not have is all null.
 ///
@@ -83,6 +84,14 @@ pub fn values(column: &ArrayRef, target: &DataType) -> Result<ArrayRef, ArrowErr
     let options = CastOptions { safe: true, ..CastOptions::default() };
     if *target != timestamp_type() || !column.data_type().is_string() {
         return cast_with_options(column, target, &options);
+    }
+    // Nearly all times have been written by ourselves.
+    if let Some(text) = column.as_string_opt::<i32>()
+        && let Some(times) =
+            text.iter().map(|text| text.map_or(Some(None), |text| rfc3339::read(text).map(Some))).collect()
+    {
+        let times: TimestampMicrosecondArray = times;
+        return Ok(Arc::new(times.with_data_type(timestamp_type())));
     }
     // A text without a zone is in UTC either way, and to read it so does not ask the database of zones.
     let naive = cast_with_options(column, &DataType::Timestamp(TimeUnit::Microsecond, None), &options)?;

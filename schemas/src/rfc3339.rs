@@ -1,6 +1,6 @@
 //! Times as text: RFC 3339 in UTC, with as many digits of a second as the time has.
 //!
-//! Every record's times are written so once or twice on their way, so this is done digit by digit: chrono's own
+//! Every record's times are written and read so once or twice on their way, so this is done digit by digit: chrono's own
 //! `to_rfc3339_opts(SecondsFormat::AutoSi, true)` gives the same text through the machinery of `fmt`.
 
 use chrono::{DateTime, Datelike, NaiveDate, SecondsFormat, Timelike, Utc};
@@ -46,6 +46,33 @@ pub fn push_day(text: &mut String, day: NaiveDate) {
     write(&mut whole[5..7], day.month());
     write(&mut whole[8..], day.day());
     push_ascii(text, &whole);
+}
+
+/// The time that [`push`] wrote with at most six digits of a second, microseconds UTC; none of any other text.
+pub fn read(text: &str) -> Option<i64> {
+    let bytes = text.as_bytes();
+    let (whole, fraction) = (bytes.get(..19)?, bytes[19..].strip_suffix(b"Z")?);
+    let is_right =
+        [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')].iter().all(|(at, sign)| whole[*at] == *sign);
+    let micros = match (is_right, fraction) {
+        (true, []) => 0,
+        (true, [b'.', digits @ ..]) if digits.len() == 3 => number(digits)? * 1000,
+        (true, [b'.', digits @ ..]) if digits.len() == 6 => number(digits)?,
+        _ => return None,
+    };
+    let [hour, minute, second] = [number(&whole[11..13])?, number(&whole[14..16])?, number(&whole[17..])?];
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (year, month, day) = (number(&whole[..4])?, number(&whole[5..7])?, number(&whole[8..10])?);
+    let day = NaiveDate::from_ymd_opt(i32::try_from(year).ok()?, month, day)?.to_epoch_days();
+    let seconds = i64::from(day) * 86_400 + i64::from(hour * 3600 + minute * 60 + second);
+    Some(seconds * 1_000_000 + i64::from(micros))
+}
+
+/// The number that these digits are, nine at the most.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
 }
 
 /// Other years have a sign.
@@ -101,6 +128,22 @@ mod tests {
         #[test]
         fn any_time_is_written_as_by_chrono(micros in -100_000_000_000_000_000i64..300_000_000_000_000_000) {
             check(DateTime::from_timestamp_micros(micros).expect("a time"));
+        }
+
+        #[test]
+        fn what_was_written_is_read(micros in -62_167_219_200_000_000i64..253_402_300_800_000_000, whole in 0..3u32) {
+            let micros = micros / 1000i64.pow(whole) * 1000i64.pow(whole);
+            let mut text = String::new();
+            push(&mut text, DateTime::from_timestamp_micros(micros).expect("a time"));
+            prop_assert_eq!(read(&text), Some(micros));
+        }
+
+        /// A text that is read means what chrono says; most are none of ours.
+        #[test]
+        fn nothing_else_is_read(text in "(1970|2024|20.6)-(02|1[0-3])-(29|3.)[T ](2[0-4]|.5):[0-6]9:[0-6]0(\\.[0-9]{0,9})?(Z|\\+00:00)?") {
+            if let Some(micros) = read(&text) {
+                prop_assert_eq!(DateTime::parse_from_rfc3339(&text).map(|time| time.timestamp_micros()), Ok(micros));
+            }
         }
     }
 }

@@ -5,13 +5,13 @@
 //! waits for the disk, and saves the cursor.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use chrono::{DateTime, Utc};
+use datafusion::common::HashMap;
 use schemas::Contract;
 
 use super::pipeline::{Pipeline, Ready, Sent};

@@ -3,8 +3,9 @@
 //! A time that does not name its zone is local. Whatever cannot be read is passed on as it is.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
-use chrono::{DateTime, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Timelike, Utc};
+use chrono::{DateTime, Duration, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
 use schemas::rfc3339;
 
@@ -64,7 +65,7 @@ fn read_usual(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
         let date = read_digits(&bytes[..8])?;
         let [hour, minute, second] = [&bytes[8..10], &bytes[10..12], &bytes[12..]].map(number);
         let local = date.and_hms_opt(hour?, minute?, second?)?;
-        return zone.from_local_datetime(&local).earliest().map(|time| time.to_utc());
+        return moment(local, zone);
     }
     let is_usual = bytes.len() >= 19
         && matches!(bytes[4], b'-' | b'/')
@@ -88,7 +89,7 @@ fn read_usual(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
     let seconds = [&bytes[11..13], &bytes[14..16], &bytes[17..19]].map(number);
     let local = date.and_hms_nano_opt(seconds[0]?, seconds[1]?, seconds[2]?, nanos)?;
     match rest {
-        b"" => zone.from_local_datetime(&local).earliest().map(|time| time.to_utc()),
+        b"" => moment(local, zone),
         b"Z" => Some(local.and_utc()),
         [sign @ (b'+' | b'-'), hours @ ..] if hours.len() == 4 || (hours.len() == 5 && hours[2] == b':') => {
             let (hour, minute) = (number(&hours[..2])?, number(&hours[hours.len() - 2..])?);
@@ -127,7 +128,28 @@ fn read(text: &str, zone: Tz, day_part: DayPart) -> Option<DateTime<Utc>> {
             DayPart::End => day.and_hms_opt(23, 59, 59)?,
         })
     })?;
-    zone.from_local_datetime(&local).earliest().map(|time| time.with_timezone(&Utc))
+    moment(local, zone)
+}
+
+/// The moment of a local time, the earlier where a clock was put back; none in an hour that was left out.
+fn moment(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
+    // Times come by days, and on nearly every day a zone has one offset.
+    thread_local! {
+        static LAST: Cell<Option<(Tz, NaiveDate, FixedOffset)>> = const { Cell::new(None) };
+    }
+    let day = local.date();
+    if let Some((of, known, offset)) = LAST.get()
+        && (of, known) == (zone, day)
+    {
+        return Some(local.checked_sub_offset(offset)?.and_utc());
+    }
+    let offset =
+        |day: NaiveDate| Some(zone.from_local_datetime(&day.and_time(NaiveTime::MIN)).single()?.offset().fix());
+    let (begin, end) = (offset(day), day.succ_opt().and_then(offset));
+    if let Some(offset) = begin.filter(|_| begin == end) {
+        LAST.set(Some((zone, day, offset)));
+    }
+    zone.from_local_datetime(&local).earliest().map(|time| time.to_utc())
 }
 
 /// `YYYY-MM-DD` of a date, or of the date part of a local time.
@@ -183,6 +205,22 @@ mod tests {
         {
             assert_eq!(minute_of_day(clock).as_deref(), minute, "{clock}");
         }
+    }
+
+    #[test]
+    fn local_times_are_moments_also_where_clocks_are_changed() {
+        // Summer time began on 10 March 2024 at 2:00 and ended on 3 November at 2:00.
+        let zone = Tz::America__New_York;
+        for day in [(3, 9), (3, 10), (3, 11), (11, 2), (11, 3), (11, 4), (3, 10)] {
+            let day = NaiveDate::from_ymd_opt(2024, day.0, day.1).unwrap();
+            for minute in (0..1440).step_by(15) {
+                let local = day.and_time(NaiveTime::MIN) + Duration::minutes(minute);
+                let expected = zone.from_local_datetime(&local).earliest().map(|time| time.to_utc());
+                assert_eq!(moment(local, zone), expected, "{local}");
+            }
+        }
+        let noon = NaiveDate::from_ymd_opt(2024, 3, 10).unwrap().and_hms_opt(12, 0, 0).unwrap();
+        assert_ne!(moment(noon, zone), moment(noon, Tz::Asia__Shanghai));
     }
 
     fn utc(text: &str) -> String {

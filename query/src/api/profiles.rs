@@ -51,6 +51,7 @@ use crate::identity::index::OPEN;
 use crate::identity::{self, IdType, Index, Resolution, Rule};
 use crate::metrics::{self, Outcome};
 use crate::policy::{self, Door};
+use crate::profile::store::not_computed;
 use crate::profile::{Live, Moments, Person, Profiles, Store};
 
 /// Keys a batch may have.
@@ -375,6 +376,10 @@ fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<P
         ));
     }
     person.ok_or_else(|| {
+        // Whoever came since has no profile yet.
+        if profiles.is_resumed {
+            return not_computed();
+        }
         let hint = match profiles.at {
             None => "check the number; a new student shows once the record has landed",
             Some(_) => "check the number; nobody was known by it at that moment",

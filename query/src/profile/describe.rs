@@ -60,6 +60,18 @@ is quick.
   Where only rows are told, as by `delta_scan` of DuckDB, `computed_at` is in each row of the one table, and time and snapshot are the
   value of L06 in the other.
 - Both are written from the same profiles, in two commits one right after the other: who joins them holds these against each other.
+
+## Over a restart
+
+Computing the first profiles takes as long as reading what they are of: over a minute with 100 000 students. Until then the profile
+service answers with those of before the restart, from `<lake.path>/_profile/checkpoint.parquet`, if they are of the same definitions and not
+older than an hour. They are the profiles as they were, and say so: `computed_at` and the watermark of each answer are theirs, and
+a call with `min_watermark` waits for what it asks. What reads tables beside profiles has to wait for new ones: `profile.student` and
+`profile.item` over SQL, GetTimeline, ExplainItem, `quad profile verify`. Who watches is told everything anew.
+
+The file is written with the first profiles, then at most every `query.profile_checkpoint_every_s` (300 s; 0 for never) when there are newer
+ones, and before a stop: so a stop loses nothing, and a crash as much as that. It has what the lake's tables have, class 3 included, is for
+Quad alone, and may be removed at any time.
 - They are copies. Quad never reads them, and what comes later is not in them until they are written next. Whoever can read the files of
   the lake can read them: no role is asked and nothing is audited, as with all of its tables.
 - Of two query services on one lake the last to write wins, and no row is of both; let one of them write. A service that cannot write says

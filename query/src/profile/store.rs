@@ -307,7 +307,8 @@ impl Store {
     }
 }
 
-fn not_computed() -> Error {
+/// There are no profiles yet, or none of what has been asked for.
+pub fn not_computed() -> Error {
     Error::new(ErrorKind::Unavailable, "profiles are being computed for the first time")
         .with_hint("try again in a moment")
 }

@@ -198,7 +198,11 @@ impl<'a> Pass<'a> {
         let snapshot = self.snapshot_of(reads, None)?;
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
         let cut = view.by_time.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
-        Ok(change.and(self.views.views[place].kept.take_all(batches, cut, index)?))
+        let kept = &mut self.views.views[place].kept;
+        let change = change.and(kept.take_all(batches, cut, index)?);
+        let (rows, bytes) = kept.size();
+        tracing::trace!(view = view.name, rows, bytes, "kept");
+        Ok(change)
     }
 
     /// What the snapshot's identity says otherwise than `before`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::*;
-use crate::background::{Copier, Copy};
+use crate::background::{Copier, Target};
 use crate::engine::Engine;
 use crate::fixture::{KEY, ask, campus, contracts, source};
 use crate::profile::{Live, Store};
@@ -48,8 +48,8 @@ impl Service {
     /// As a service writes when it stops.
     async fn stop(&self, lake: &Lake) {
         let (_stop, stopped) = watch::channel(true);
-        let (store, copy) = (self.store.clone(), Copy::Checkpoint(lake.clone()));
-        Copier { store, copy, every: Duration::from_secs(300) }.run(stopped).await;
+        let (store, to) = (self.store.clone(), Target::Checkpoint(lake.clone()));
+        Copier { store, to, every: Duration::from_secs(300) }.run(stopped).await;
     }
 }
 

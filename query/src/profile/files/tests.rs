@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::api::tests::poll_until;
-use crate::background::{Copier, Copy};
+use crate::background::{Copier, Target};
 use crate::engine::Engine;
 use crate::fixture::{KEY, ask, campus, contracts, source};
 use crate::profile::{Live, Store};
@@ -147,10 +147,10 @@ async fn a_lake_that_takes_nothing_is_tried_again() {
 #[tokio::test]
 async fn what_is_newer_is_written_before_the_stop_and_once() {
     let school = School::as_shipped().await;
-    let copy = Copy::Tables(Files::new(school.lake.clone(), UpkeepSettings::default()));
+    let to = Target::Tables(Files::new(school.lake.clone(), UpkeepSettings::default()));
     let (store, every) = (school.store.clone(), Duration::ZERO);
     let (stop, stopped) = watch::channel(false);
-    let copier = tokio::spawn(Copier { store, copy, every }.run(stopped));
+    let copier = tokio::spawn(Copier { store, to, every }.run(stopped));
     let is_written =
         async || school.lake.find_named("profile.item").await.unwrap().is_some_and(|table| table.version() == 1);
     poll_until("the tables are written", is_written).await;

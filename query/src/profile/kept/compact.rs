@@ -12,8 +12,6 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use datafusion::error::Result;
 
-use crate::identity::PersonNo;
-
 /// Less is not worth it: few rows are soon put together with others.
 const ROWS_MIN: usize = 32_768;
 
@@ -37,17 +35,17 @@ pub fn with(batch: &RecordBatch, at: usize, name: &str, column: ArrayRef) -> Res
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-/// Whose rows are, by `id`: those of one person are together.
-pub fn person_ids<'a>(persons: &[PersonNo], id: impl Fn(PersonNo) -> Option<&'a str>) -> Result<ArrayRef> {
-    let (mut ids, mut keys) = (StringBuilder::new(), PrimitiveBuilder::<UInt32Type>::with_capacity(persons.len()));
-    for rows in persons.chunk_by(PartialEq::eq) {
-        match id(rows[0]) {
+/// Whose rows are: ids, each with how many rows follow.
+pub fn person_ids<'a>(runs: impl Iterator<Item = (Option<&'a str>, usize)>) -> Result<ArrayRef> {
+    let (mut ids, mut keys) = (StringBuilder::new(), PrimitiveBuilder::<UInt32Type>::new());
+    for (id, count) in runs {
+        match id {
             Some(id) => {
                 let key = ids.len() as u32;
                 ids.append_value(id);
-                keys.append_value_n(key, rows.len());
+                keys.append_value_n(key, count);
             }
-            None => keys.append_nulls(rows.len()),
+            None => keys.append_nulls(count),
         }
     }
     Ok(Arc::new(DictionaryArray::try_new(keys.finish(), Arc::new(ids.finish()))?))

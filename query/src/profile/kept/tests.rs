@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::arrow::array::{ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::array::{Array as _, ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::util::pretty::pretty_format_batches;
+use datafusion::common::cast::as_string_array;
 use proptest::prelude::*;
 
 use super::*;
@@ -143,7 +144,7 @@ fn many_rows_are_kept_small_and_given_as_they_were() {
     };
     let mut kept = Kept::default();
     kept.take_all(vec![given.clone()], None, &index).unwrap();
-    let types: Vec<_> = kept.parts[0].rows.batch.columns().iter().map(|column| column.data_type().clone()).collect();
+    let types: Vec<_> = kept.parts[0].batch.columns().iter().map(|column| column.data_type().clone()).collect();
     let text_by = |keys: DataType| DataType::Dictionary(keys.into(), DataType::Utf8.into());
     assert_eq!(types, [text_by(DataType::UInt8), text_by(DataType::UInt16), DataType::Utf8]);
     assert_eq!(lines(kept.all(&index).unwrap()), lines(vec![given.clone()]));
