@@ -58,7 +58,11 @@ pub fn describe() {
     describe_gauge!(PROFILES_AGE, Unit::Seconds, "Time since the profiles were computed, or since the start");
     describe_histogram!(PROFILES_SECONDS, Unit::Seconds, "How long a computation of all profiles took");
     describe_counter!(PROFILES_ERRORS, count, "Computations of profiles that failed");
-    describe_counter!(FILES_ERRORS, count, "Writings of the profile's tables to the lake that failed");
+    describe_counter!(
+        FILES_ERRORS,
+        count,
+        "Writings of profiles to the lake, as tables or as the checkpoint, that failed"
+    );
 }
 
 /// How a request ended, as metrics and spans name it.
@@ -138,7 +142,7 @@ pub fn computed(took: Duration, profiles: Option<usize>) {
     }
 }
 
-/// The profile's tables could not be written to the lake.
+/// Profiles could not be written to the lake.
 pub fn files_failed() {
     counter!(FILES_ERRORS).increment(1);
 }

@@ -86,6 +86,12 @@ pub(crate) async fn listed(api: &ProfilesApi, request: ListProfilesRequest) -> V
     numbers
 }
 
+/// How a student's profile is answered, asked of the service without a wire: `Ok`, or why not.
+pub(crate) async fn answered(api: &ProfilesApi, student_no: &str) -> String {
+    let answer = api.get_profile(with("root", of(student_no))).await;
+    format!("{:?}", answer.map_or_else(|status| status.code(), |_| Code::Ok))
+}
+
 /// A token for every role.
 pub(crate) fn access() -> Access {
     let roles = [("root", Role::Admin), ("ann", Role::Analyst), ("carl", Role::Counselor), ("portal", Role::App)];

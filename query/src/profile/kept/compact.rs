@@ -1,4 +1,5 @@
-//! Rows that take little room. Batches enter; leave with their text in dictionaries where it repeats, and the other way round.
+//! Rows that take little room. Batches enter; they leave with texts and decimals in dictionaries where these repeat, and the
+//! other way round.
 //!
 //! Whoever reads rows casts what is not of the type it wants: a dictionary of text is read as text.
 
@@ -51,39 +52,40 @@ pub fn person_ids<'a>(runs: impl Iterator<Item = (Option<&'a str>, usize)>) -> R
     Ok(Arc::new(DictionaryArray::try_new(keys.finish(), Arc::new(ids.finish()))?))
 }
 
-/// The same rows, with text that repeats in dictionaries.
+/// The same rows, with what is long and repeats in dictionaries.
 pub fn compact(batch: RecordBatch) -> Result<RecordBatch> {
     if batch.num_rows() < ROWS_MIN {
         return Ok(batch);
     }
     changed(&batch, |column| match column.data_type() {
-        DataType::Utf8 => in_dictionary(column),
+        DataType::Utf8 | DataType::Decimal128(..) => in_dictionary(column),
         _ => Ok(column.clone()),
     })
 }
 
-/// The same rows, with all text as it is.
+/// The same rows, with everything as it is.
 pub fn plain(batch: &RecordBatch) -> Result<RecordBatch> {
     changed(batch, |column| match column.data_type() {
-        DataType::Dictionary(_, text) => Ok(cast(column, text)?),
+        DataType::Dictionary(_, values) => Ok(cast(column, values)?),
         _ => Ok(column.clone()),
     })
 }
 
-fn in_dictionary(text: &ArrayRef) -> Result<ArrayRef> {
+fn in_dictionary(column: &ArrayRef) -> Result<ArrayRef> {
+    let values = column.data_type();
     let dictionary =
-        |of: &ArrayRef, keys: DataType| cast(of, &DataType::Dictionary(keys.into(), DataType::Utf8.into()));
+        |of: &ArrayRef, keys: DataType| cast(of, &DataType::Dictionary(keys.into(), values.clone().into()));
     let count = |of: &ArrayRef| of.as_any_dictionary().values().len();
-    if count(&dictionary(&text.slice(0, SAMPLE.min(text.len())), DataType::UInt32)?) > SAMPLE / 2 {
-        return Ok(text.clone());
+    if count(&dictionary(&column.slice(0, SAMPLE.min(column.len())), DataType::UInt32)?) > SAMPLE / 2 {
+        return Ok(column.clone());
     }
-    let found = dictionary(text, DataType::UInt32)?;
+    let found = dictionary(column, DataType::UInt32)?;
     // Keys count from nought.
     Ok(match count(&found) {
         0..=0x100 => dictionary(&found, DataType::UInt8)?,
         0x101..=0x1_0000 => dictionary(&found, DataType::UInt16)?,
-        few if few <= text.len() / 4 => found,
-        _ => text.clone(),
+        few if few <= column.len() / 4 => found,
+        _ => column.clone(),
     })
 }
 

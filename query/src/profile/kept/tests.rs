@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use datafusion::arrow::array::{Array as _, ArrayRef, Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, Date32Array, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::util::pretty::pretty_format_batches;
@@ -128,7 +130,9 @@ fn many_rows_are_kept_small_and_given_as_they_were() {
     const COUNT: i32 = 80_000;
     let index = Index::of_persons(&["1", "2", "3"]);
     let few = |row: i32| ["north", "south", "west"].get(row as usize % 4).map(ToString::to_string);
-    let columns: [(&str, ArrayRef); 4] = [
+    let scores = (0..COUNT).map(|row| (row % 7 > 0).then_some(i128::from(row % 1001)));
+    let columns: [(&str, ArrayRef); 5] = [
+        ("score", Arc::new(scores.collect::<Decimal128Array>().with_precision_and_scale(6, 2).unwrap())),
         (PERSON, Arc::new((0..COUNT).map(|row| Some((row % 3 + 1).to_string())).collect::<StringArray>())),
         ("few", Arc::new((0..COUNT).map(few).collect::<StringArray>())),
         ("some", Arc::new((0..COUNT).map(|row| Some(format!("room {}", row / 3 % 1000))).collect::<StringArray>())),
@@ -145,8 +149,11 @@ fn many_rows_are_kept_small_and_given_as_they_were() {
     let mut kept = Kept::default();
     kept.take_all(vec![given.clone()], None, &index).unwrap();
     let types: Vec<_> = kept.parts[0].batch.columns().iter().map(|column| column.data_type().clone()).collect();
-    let text_by = |keys: DataType| DataType::Dictionary(keys.into(), DataType::Utf8.into());
-    assert_eq!(types, [text_by(DataType::UInt8), text_by(DataType::UInt16), DataType::Utf8]);
+    let by = |keys: DataType, values: DataType| DataType::Dictionary(keys.into(), values.into());
+    let (scores, text) = (DataType::Decimal128(6, 2), DataType::Utf8);
+    let expected =
+        [by(DataType::UInt16, scores), by(DataType::UInt8, text.clone()), by(DataType::UInt16, text.clone()), text];
+    assert_eq!(types, expected);
     assert_eq!(lines(kept.all(&index).unwrap()), lines(vec![given.clone()]));
     // Rows that come later are put together with those.
     let persons: Persons = [1].into_iter().collect();
