@@ -317,3 +317,16 @@ async fn the_log_says_what_each_file_holds() {
     assert_eq!(spans, [span(20_000), span(20_001)]);
     assert_eq!(table.spans("direction").expect("reads"), None, "nothing is known of what is no time");
 }
+
+#[tokio::test]
+async fn a_file_beside_the_tables_is_read_as_it_was_written() {
+    for place in Place::each().await {
+        let lake = &place.lake;
+        assert_eq!(lake.read_file("_profile", "checkpoint").await.expect("answers"), None);
+        for text in ["first", "and then another"] {
+            lake.write_file("_profile", "checkpoint", text.into()).await.expect("answers");
+            assert_eq!(lake.read_file("_profile", "checkpoint").await.expect("answers"), Some(text.into()));
+        }
+        assert_eq!(lake.read_file("_other", "checkpoint").await.expect("answers"), None);
+    }
+}

@@ -60,6 +60,10 @@ is quick.
   Where only rows are told, as by `delta_scan` of DuckDB, `computed_at` is in each row of the one table, and time and snapshot are the
   value of L06 in the other.
 - Both are written from the same profiles, in two commits one right after the other: who joins them holds these against each other.
+- They are copies. Quad never reads them, and what comes later is not in them until they are written next. Whoever can read the files of
+  the lake can read them: no role is asked and nothing is audited, as with all of its tables.
+- Of two query services on one lake the last to write wins, and no row is of both; let one of them write. A service that cannot write says
+  so once, counts it (`quad_profile_table_errors_total`), tries again the next time, and answers as ever.
 
 ## Over a restart
 
@@ -72,10 +76,6 @@ a call with `min_watermark` waits for what it asks. What reads tables beside pro
 The file is written with the first profiles, then at most every `query.profile_checkpoint_every_s` (300 s; 0 for never) when there are newer
 ones, and before a stop: so a stop loses nothing, and a crash as much as that. It has what the lake's tables have, class 3 included, is for
 Quad alone, and may be removed at any time.
-- They are copies. Quad never reads them, and what comes later is not in them until they are written next. Whoever can read the files of
-  the lake can read them: no role is asked and nothing is audited, as with all of its tables.
-- Of two query services on one lake the last to write wins, and no row is of both; let one of them write. A service that cannot write says
-  so once, counts it (`quad_profile_table_errors_total`), tries again the next time, and answers as ever.
 ";
 
 /// The reference of all items, in Markdown.

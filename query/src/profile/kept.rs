@@ -176,7 +176,7 @@ impl Kept {
         let left = self.parts.iter().zip(&went).map(|(part, rows)| part.digests(rows, index));
         let left = left.collect::<Result<Vec<_>>>()?;
         let mut before = Digests::default();
-        left.iter().for_each(|digests| add(&mut before, digests));
+        left.iter().for_each(|digests| add(&mut before, digests.iter().map(|(person, digest)| (*person, *digest))));
         let change = Change::between(&before, &digests(&new));
         if !matches!(change, Change::Nothing) {
             for (part, (rows, digests)) in self.parts.iter_mut().zip(went.iter().zip(&left)) {
@@ -221,7 +221,7 @@ fn cut_at(batches: Vec<RecordBatch>, cut: i32) -> Result<(Vec<RecordBatch>, Vec<
 /// Those of all rows.
 fn digests(parts: &[Part]) -> Digests {
     let mut all = Digests::default();
-    parts.iter().for_each(|part| add(&mut all, &part.all_digests()));
+    parts.iter().for_each(|part| add(&mut all, part.all_digests()));
     all
 }
 

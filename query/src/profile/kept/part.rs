@@ -21,7 +21,8 @@ pub struct Rows {
     /// Where it was, if there was one.
     person_at: Option<usize>,
     persons: Vec<PersonNo>,
-    digests: Digests,
+    /// Of all rows; of a person in one or several pieces.
+    digests: Vec<(PersonNo, u64)>,
 }
 
 /// Rows that came with one answer, ordered by person.
@@ -47,11 +48,23 @@ struct Group {
     digest: u64,
 }
 
-pub fn add(to: &mut Digests, others: &Digests) {
+pub fn add(to: &mut Digests, others: impl Iterator<Item = (PersonNo, u64)>) {
     for (person, digest) in others {
-        let sum = to.entry(*person).or_default();
-        *sum = sum.wrapping_add(*digest);
+        let sum = to.entry(person).or_default();
+        *sum = sum.wrapping_add(digest);
     }
+}
+
+/// Sums of the hashes of rows, a piece for each run of rows of one person.
+fn pieces(persons: impl Iterator<Item = PersonNo>, hashes: Vec<u64>) -> Vec<(PersonNo, u64)> {
+    let mut pieces: Vec<(PersonNo, u64)> = Vec::new();
+    for (person, hash) in persons.zip(hashes) {
+        match pieces.last_mut() {
+            Some((last, sum)) if *last == person => *sum = sum.wrapping_add(hash),
+            _ => pieces.push((person, hash)),
+        }
+    }
+    pieces
 }
 
 /// Whose each row is.
@@ -63,11 +76,7 @@ pub fn numbers(rows: &RecordBatch, index: &Index) -> Result<Vec<PersonNo>> {
 
 impl Rows {
     pub fn new(batch: RecordBatch, persons: Vec<PersonNo>) -> Result<Self> {
-        let mut digests = Digests::default();
-        for (person, hash) in persons.iter().zip(hashes(&batch)?) {
-            let sum = digests.entry(*person).or_default();
-            *sum = u64::wrapping_add(*sum, hash);
-        }
+        let digests = pieces(persons.iter().copied(), hashes(&batch)?);
         let (batch, person_at) = without(batch, PERSON);
         Ok(Self { batch, person_at, persons, digests })
     }
@@ -113,12 +122,17 @@ impl Part {
             persons = order.into_iter().map(|(person, _)| person).collect();
         }
         let batch = compact(batch)?;
-        let mut digests = Digests::default();
-        all.iter().for_each(|rows| add(&mut digests, &rows.digests));
+        let mut digests: Vec<_> = all.iter().flat_map(|rows| &rows.digests).copied().collect();
+        digests.sort_by_key(|(person, _)| *person);
+        let mut sums = digests.chunk_by(|one, other| one.0 == other.0).peekable();
+        let sum =
+            |pieces: &[(PersonNo, u64)]| pieces.iter().fold(0, |sum, (_, digest)| u64::wrapping_add(sum, *digest));
         let mut firsts: Vec<(PersonNo, u32)> = persons.iter().copied().zip(0..).collect();
         firsts.dedup_by_key(|(person, _)| *person);
-        let group =
-            |(person, first)| Group { person, first, digest: digests.get(&person).copied().unwrap_or_default() };
+        let group = |(person, first)| {
+            let digest = sums.next_if(|pieces| pieces[0].0 == person).map_or(0, sum);
+            Group { person, first, digest }
+        };
         let groups = firsts.into_iter().map(group).collect();
         let days = batch.column_by_name(DAY).map(|days| as_date32_array(days)).transpose()?;
         let days = days.and_then(|days| min(days).zip(max(days)));
@@ -165,13 +179,12 @@ impl Part {
     /// The valid rows, as they were given.
     pub fn rows(&self) -> Result<Rows> {
         let persons = self.runs().flat_map(|(person, count)| std::iter::repeat_n(person, count)).collect();
-        let (batch, digests) = (self.valid_rows()?, self.all_digests());
+        let (batch, digests) = (self.valid_rows()?, self.all_digests().collect());
         Ok(Rows { batch, person_at: self.person_at, persons, digests })
     }
 
-    pub fn all_digests(&self) -> Digests {
-        let has_rows = |group: &&Group| group.digest != 0;
-        self.groups.iter().filter(has_rows).map(|group| (group.person, group.digest)).collect()
+    pub fn all_digests(&self) -> impl Iterator<Item = (PersonNo, u64)> {
+        self.groups.iter().map(|group| (group.person, group.digest)).filter(|(_, digest)| *digest != 0)
     }
 
     /// Those of some rows.
@@ -180,10 +193,7 @@ impl Part {
         if !rows.is_empty() {
             let hashes = hashes(&plain(&self.take(rows, index)?)?)?;
             let persons = self.runs_of(rows).flat_map(|(person, count)| std::iter::repeat_n(person, count));
-            for (person, hash) in persons.zip(hashes) {
-                let sum = digests.entry(person).or_default();
-                *sum = u64::wrapping_add(*sum, hash);
-            }
+            add(&mut digests, pieces(persons, hashes).into_iter());
         }
         Ok(digests)
     }
