@@ -202,8 +202,10 @@ fn start_log(settings: &Settings, is_service: bool, heard: &Heard) -> Option<Exp
         true => BoxMakeWriter::new(std::io::stderr),
         false => BoxMakeWriter::new(move || heard.clone()),
     };
-    // Colours are for people: files and collectors get none.
-    let lines = fmt::layer().with_writer(writer).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    // Colours are for people who want them: files and collectors get none. See <https://no-color.org>.
+    let has_colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = fmt::layer().with_writer(writer).with_target(false).with_ansi(has_colours);
     let lines = match settings.log.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

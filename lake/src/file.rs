@@ -26,6 +26,10 @@ impl Lake {
     /// # Errors
     /// `Store` when the store cannot be read.
     pub async fn read_file(&self, folder: &str, name: &str) -> Result<Option<Bytes>, Error> {
+        // Whoever only reads makes no folder.
+        if self.below(folder).to_file_path().is_ok_and(|path| !path.exists()) {
+            return Ok(None);
+        }
         let store = self.folder(folder).map_err(|error| failed("read", folder, name, error))?;
         match store.get(&Path::from(name)).await {
             Ok(found) => Ok(Some(found.bytes().await.map_err(|error| failed("read", folder, name, error))?)),

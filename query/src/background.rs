@@ -117,7 +117,7 @@ impl Profiler {
                 ready.send_replace(true);
             }
             Ok(None) => {}
-            Err(error) => Trouble::new("could not read the checkpoint of profiles").note(Err(error)),
+            Err(error) => tracing::warn!(message = %error.text(), "going on without the checkpoint of profiles"),
         }
     }
 
@@ -179,10 +179,10 @@ pub enum Target {
 }
 
 impl Target {
-    fn what(&self) -> &'static str {
+    fn trouble(&self) -> &'static str {
         match self {
-            Self::Tables(_) => "the profile's tables",
-            Self::Checkpoint(_) => "the checkpoint of profiles",
+            Self::Tables(_) => "could not write the profile's tables",
+            Self::Checkpoint(_) => "could not write the checkpoint of profiles",
         }
     }
 
@@ -213,7 +213,7 @@ pub struct Copier {
 impl Copier {
     /// Ends when told to, after what has been begun; what is not written yet is written before, if that is quick.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let (what, mut trouble) = (self.to.what(), Trouble::new("could not write profiles to the lake"));
+        let mut trouble = Trouble::new(self.to.trouble());
         let (mut not_before, mut took, mut written) = (Instant::now(), Duration::ZERO, None);
         let mut is_over = false;
         while !is_over {
@@ -221,8 +221,9 @@ impl Copier {
                 tokio::time::sleep_until(not_before).await;
                 self.store.newer_than(written).await
             };
+            // A store that is closed may still get what was being computed: that is for the last time.
             is_over = tokio::select! {
-                newer = newer => newer.is_none(),
+                Some(_) = newer => false,
                 _ = stop.wait_for(|stop| *stop) => true,
             };
             if is_over && took > self.to.last_max() {
@@ -232,18 +233,18 @@ impl Copier {
                 continue;
             };
             // What has been read from there is there.
-            if profiles.is_resumed {
+            if profiles.is_checkpoint {
                 written = Some(profiles.revision);
                 continue;
             }
             let began = Instant::now();
             let outcome = self.to.write(&profiles).await;
-            not_before = Instant::now() + self.every;
+            (not_before, took) = (Instant::now() + self.every, began.elapsed());
             match &outcome {
                 Ok(()) => {
-                    (took, written) = (began.elapsed(), Some(profiles.revision));
+                    written = Some(profiles.revision);
                     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    tracing::debug!(persons = profiles.persons.len(), took_ms, what, "written");
+                    tracing::debug!(persons = profiles.persons.len(), took_ms, "profiles are written to the lake");
                 }
                 Err(_) => metrics::files_failed(),
             }

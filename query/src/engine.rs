@@ -328,7 +328,7 @@ impl Engine {
         let permit = self.place().await?;
         let plan = bind_parameters(prepared, parameters)?;
         let pin = match store {
-            Some(store) => Arc::new(self.bind_profiles(store.newest()?.with_tables()?, principal)),
+            Some(store) => Arc::new(self.bind_profiles(store.newest()?.computed()?, principal)),
             None => self.pin(),
         };
         audit.snapshot = pin.snapshot.id;

@@ -139,7 +139,8 @@ impl Bound {
             }
         }
         let profiler = tokio::spawn(self.profiler.run(stopped.clone(), ready));
-        let copiers = self.copiers.into_iter().map(|copier| self.engine.spawn(copier.run(stopped.clone())));
+        let (stop_copies, copies_stopped) = watch::channel(false);
+        let copiers = self.copiers.into_iter().map(|copier| self.engine.spawn(copier.run(copies_stopped.clone())));
         let mut copiers: Vec<_> = copiers.collect();
         let mut postgres = tokio::spawn(self.postgres.serve(self.pg_listener, stopped.clone()));
         let mut grpc = tokio::spawn(self.grpc.serve(self.grpc_listener, stopped, profiles_ready));
@@ -155,6 +156,8 @@ impl Bound {
             None => tokio::time::timeout(GRACE, &mut grpc).await.ok(),
         };
         let _ = tokio::time::timeout(GRACE, &mut postgres).await;
+        // Nobody sees newer profiles any more than what is written now.
+        stop_copies.send_replace(true);
         for copier in &mut copiers {
             let _ = tokio::time::timeout(GRACE, &mut *copier).await;
             copier.abort();

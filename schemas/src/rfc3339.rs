@@ -71,7 +71,7 @@ pub fn read(text: &str) -> Option<i64> {
 }
 
 /// The number that these digits are, nine at the most.
-fn number(digits: &[u8]) -> Option<u32> {
+pub fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
 }
 

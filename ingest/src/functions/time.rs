@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use chrono::{DateTime, Duration, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
-use schemas::rfc3339;
+use schemas::rfc3339::{self, number};
 
 /// What a date without a time of day means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,11 +101,6 @@ fn read_usual(text: &str, zone: Tz) -> Option<DateTime<Utc>> {
         }
         _ => None,
     }
-}
-
-/// The number that these digits are, nine at the most.
-fn number(digits: &[u8]) -> Option<u32> {
-    digits.iter().try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0')))
 }
 
 fn read(text: &str, zone: Tz, day_part: DayPart) -> Option<DateTime<Utc>> {

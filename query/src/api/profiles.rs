@@ -276,7 +276,7 @@ impl ProfilesApi {
         let principal = self.enter(&request, Door::ExplainItem)?;
         let request = request.into_inner();
         let purpose = convert::purpose(request.purpose)?;
-        let profiles = self.profiles(&request.min_watermark).await?.with_tables()?;
+        let profiles = self.profiles(&request.min_watermark).await?.computed()?;
         let place = explain::item(&profiles, &request.item)?;
         let item = &profiles.items[place];
         let person = find(&profiles, request.person.as_ref())?;
@@ -306,7 +306,7 @@ impl ProfilesApi {
         let purpose = convert::purpose(request.purpose)?;
         let (from, to) = timeline::span(&request)?;
         let events = EventTables::new(self.engine.contracts(), &request.tables, &principal, purpose)?;
-        let profiles = self.profiles(&request.min_watermark).await?.with_tables()?;
+        let profiles = self.profiles(&request.min_watermark).await?.computed()?;
         let person = find(&profiles, request.person.as_ref())?;
         let filters = format!("timeline|{}|{:?}|{from:?}|{to:?}|{purpose:?}", person.id, request.tables);
         let page = rows::Page::new(request.page_size, &request.page_token, &filters)?;
@@ -377,7 +377,7 @@ fn find<'a>(profiles: &'a Profiles, key: Option<&PersonKey>) -> Result<&'a Arc<P
     }
     person.ok_or_else(|| {
         // Whoever came since has no profile yet.
-        if profiles.is_resumed {
+        if profiles.is_checkpoint {
             return not_computed();
         }
         let hint = match profiles.at {

@@ -47,9 +47,9 @@ mod key {
     pub const WATERMARK: &str = "quad.watermark";
 }
 
-/// Names definitions: others have another name.
-pub fn name(definitions: &Definitions) -> String {
-    let digest = Sha256::digest(format!("{FORMAT}{definitions:?}"));
+/// Names definitions and the zone of their days: others have another name.
+pub fn name(definitions: &Definitions, timezone: &str) -> String {
+    let digest = Sha256::digest(format!("{FORMAT}{timezone}{definitions:?}"));
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -91,7 +91,8 @@ pub async fn read(lake: &Lake, computer: &Computer, since: i64) -> Result<Option
     let Some(bytes) = bytes else { return Ok(None) };
     let (items, definitions) = (computer.items().len(), computer.name().clone());
     let decoded = tokio::task::spawn_blocking(move || decode(bytes, items, &definitions, since)).await;
-    decoded.expect("decoding does not panic")
+    // Bytes that a library stumbles over are damaged too.
+    decoded.unwrap_or_else(|error| Err(damaged().with_source(error)))
 }
 
 fn encode(profiles: &Profiles) -> Result<Vec<u8>> {
@@ -192,8 +193,13 @@ fn damaged() -> Error {
 }
 
 impl Checkpoint {
-    /// The profiles, beside whoever is who in `newest`. No row is read beside them: the tables are further. `now` is in microseconds UTC.
-    pub fn profiles(self, computer: &Computer, newest: &Snapshot, now: i64) -> Profiles {
+    /// The profiles, beside whoever is who in `newest`; none where that knows most of them by other ids, as under another key. No row
+    /// is read beside them: the tables are further. `now` is in microseconds UTC.
+    pub fn profiles(self, computer: &Computer, newest: &Snapshot, now: i64) -> Option<Profiles> {
+        let known = self.persons.iter().filter(|person| newest.identity.number(&person.id).is_some());
+        if 2 * known.count() < self.persons.len() {
+            return None;
+        }
         let snapshot = Snapshot {
             id: self.snapshot,
             watermark: Arc::new(self.watermark),
@@ -201,7 +207,7 @@ impl Checkpoint {
             ..Snapshot::default()
         };
         let items = computer.items().clone();
-        Profiles::new(Arc::new(snapshot), self.computed_at, items, self.persons, None).of_checkpoint(now)
+        Some(Profiles::new(Arc::new(snapshot), self.computed_at, items, self.persons, None).of_checkpoint(now))
     }
 }
 

@@ -85,7 +85,8 @@ impl Computer {
         let catalog = ctx.catalog(CATALOG).expect("the default catalog exists");
         CatalogProvider::register_schema(catalog.as_ref(), SCHEMA, schema.clone())?;
         let timezone = settings.timezone.parse().unwrap_or(Tz::Asia__Shanghai);
-        let (items, name) = (Arc::new(definitions.items.clone()), checkpoint::name(&definitions).into());
+        let (items, name) =
+            (Arc::new(definitions.items.clone()), checkpoint::name(&definitions, &settings.timezone).into());
         let followed = Mutex::new(Views::new(definitions.views.len()));
         let of_the_moment = of_the_moment(&definitions)?;
         let (view_reads, question_reads) = (Vec::new(), Vec::new());

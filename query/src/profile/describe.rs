@@ -74,8 +74,9 @@ a call with `min_watermark` waits for what it asks. What reads tables beside pro
 `profile.item` over SQL, GetTimeline, ExplainItem, `quad profile verify`. Who watches is told everything anew.
 
 The file is written with the first profiles, then at most every `query.profile_checkpoint_every_s` (300 s; 0 for never) when there are newer
-ones, and before a stop: so a stop loses nothing, and a crash as much as that. It has what the lake's tables have, class 3 included, is for
-Quad alone, and may be removed at any time.
+ones, and before a stop, unless writing takes more than 8 s: so a stop loses nothing, and a crash as much as that. It has what the lake's
+tables have, class 3 included, is for Quad alone, and may be removed at any time; who sets the key to 0 removes it. Of several query services
+with definitions or sections of their own let one write.
 ";
 
 /// The reference of all items, in Markdown.

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use super::checkpoint;
 use super::definition::Definitions;
 use super::packed::Packed;
-use super::store::{Person, Profiles, Store};
+use super::store::{Profiles, Store};
 use super::{Computer, Item};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
@@ -92,11 +92,11 @@ impl Live {
     pub async fn follow(&self, snapshot: Arc<Snapshot>, now: i64) -> Result<Arc<Profiles>, Error> {
         let _setting = self.setting.lock().await;
         let (computer, shown) = (self.in_use().computer, self.store.get());
-        let before = shown.as_ref().filter(|shown| !shown.is_resumed);
+        let before = shown.as_ref().filter(|shown| !shown.is_checkpoint);
         let clock_us = i64::try_from(self.settings.profile_idle_refresh_s * 1_000_000).unwrap_or(i64::MAX);
         let now = computer.moment(&snapshot, now, before.map(|before| &**before), clock_us);
         let profiles = computer.follow(snapshot, now, before.map(|before| &**before)).await?;
-        let profiles = Arc::new(match shown.filter(|shown| shown.is_resumed) {
+        let profiles = Arc::new(match shown.filter(|shown| shown.is_checkpoint) {
             Some(resumed) => profiles.in_the_place_of(&resumed),
             None => profiles,
         });
@@ -113,8 +113,9 @@ impl Live {
         let _setting = self.setting.lock().await;
         let computer = self.in_use().computer;
         let Some(found) = checkpoint::read(lake, &computer, now - RESUME_US_MAX).await? else { return Ok(None) };
-        let count = found.persons.len();
-        self.store.set(Arc::new(found.profiles(&computer, newest, now)));
+        let Some(profiles) = found.profiles(&computer, newest, now) else { return Ok(None) };
+        let count = profiles.persons.len();
+        self.store.set(Arc::new(profiles));
         Ok(Some(count))
     }
 
@@ -127,7 +128,7 @@ impl Live {
         // The two belong together only while nobody sets another.
         let (computer, profiles) = {
             let _setting = self.setting.lock().await;
-            (self.in_use().computer, self.store.newest()?.with_tables()?)
+            (self.in_use().computer, self.store.newest()?.computed()?)
         };
         let anew = computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&anew, &profiles))
@@ -140,7 +141,7 @@ impl Live {
     pub async fn diff(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
-        let profiles = self.store.newest()?.with_tables()?;
+        let profiles = self.store.newest()?.computed()?;
         let draft = drafted.computer.compute(profiles.snapshot.clone(), profiles.computed_at).await?;
         Ok(Comparison::of(&profiles, &draft))
     }
@@ -152,7 +153,7 @@ impl Live {
     pub async fn switch(&self) -> Result<Comparison, Error> {
         let _beside = self.beside()?;
         let drafted = read(&self.settings, self.engine.contracts()).await?;
-        let profiles = self.store.newest()?.with_tables()?;
+        let profiles = self.store.newest()?.computed()?;
         let draft = drafted.computer.follow(profiles.snapshot.clone(), profiles.computed_at, None).await?;
         let comparison = Comparison::of(&profiles, &draft);
         let _setting = self.setting.lock().await;
@@ -199,14 +200,14 @@ impl Comparison {
             comparison.items.insert(id.clone(), (name(&before.items, *place), Change::Removed, 0));
         }
         for id in ids {
-            let (left, right) = (before.by_id(&id), after.by_id(&id));
+            let items = |profiles: &'a Profiles| Some(profiles.by_id(&id)?.items.iter().collect::<Vec<Packed<'a>>>());
+            let (left, right) = (items(before), items(after));
             let mut is_different = left.is_none() || right.is_none();
             for item in old.keys().chain(new.keys().filter(|id| !old.contains_key(*id))) {
-                let value = |person: Option<&'a Arc<Person>>, places: &BTreeMap<String, usize>| {
-                    let place = places.get(item);
-                    person.zip(place).map_or(Packed::MISSING, |(person, place)| person.items.get(*place))
+                let value = |items: &Option<Vec<Packed<'a>>>, places: &BTreeMap<String, usize>| {
+                    items.as_ref().zip(places.get(item)).map_or(Packed::MISSING, |(items, place)| items[*place])
                 };
-                if value(left, &old) != value(right, &new) {
+                if value(&left, &old) != value(&right, &new) {
                     is_different = true;
                     let changed = || (name(&after.items, new[item]), Change::Changed, 0);
                     comparison.items.entry(item.clone()).or_insert_with(changed).2 += 1;

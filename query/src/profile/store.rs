@@ -103,7 +103,7 @@ pub struct Profiles {
     /// The past moment that they are of, microseconds UTC; none for those that follow the records.
     pub at: Option<i64>,
     /// Whether they are of before a start, and have been read from a checkpoint; none ever follow them.
-    pub is_resumed: bool,
+    pub is_checkpoint: bool,
     /// Names the definitions that they are computed by.
     pub(super) definitions: Arc<str>,
     /// Names the run of computations, of which this is the one numbered `revision`, from 1.
@@ -157,7 +157,7 @@ impl Profiles {
             watermark,
             computed_at,
             at: None,
-            is_resumed: false,
+            is_checkpoint: false,
             definitions: Arc::default(),
             epoch: before.map_or(computed_at, |before| before.epoch),
             revision,
@@ -180,15 +180,15 @@ impl Profiles {
 
     /// The same as those of before a start; `now` (microseconds UTC) names the computations that come.
     pub(super) fn of_checkpoint(self, now: i64) -> Self {
-        Self { epoch: now, is_resumed: true, ..self }
+        Self { epoch: now, is_checkpoint: true, ..self }
     }
 
     /// The same, where the tables that they were computed from are at hand.
     ///
     /// # Errors
     /// `Unavailable` for those of before a start.
-    pub fn with_tables(self: Arc<Self>) -> Result<Arc<Self>, Error> {
-        if self.is_resumed { Err(not_computed()) } else { Ok(self) }
+    pub fn computed(self: Arc<Self>) -> Result<Arc<Self>, Error> {
+        if self.is_checkpoint { Err(not_computed()) } else { Ok(self) }
     }
 
     /// Whether any source of an item has ever given anything.

@@ -28,6 +28,7 @@ use futures::stream;
 pub use self::array::{sql_name, sql_type, type_without_question};
 pub use self::columns::{Column, Of, is_reserved};
 use super::definition::Item;
+use super::packed::Packed;
 use super::store::{Person, Profiles, State};
 use super::value::Value;
 use crate::access::Principal;
@@ -217,9 +218,10 @@ impl Part {
             Of::Students => persons.len(),
             Of::Items => persons.len() * self.seen.profiles.items.len(),
         };
+        let items: Vec<Vec<Packed<'_>>> = persons.iter().map(|person| person.items.iter().collect()).collect();
         let columns = self.columns.iter().zip(self.schema.fields()).map(|(column, field)| match self.of {
-            Of::Students => self.of_students(persons, *column, field),
-            Of::Items => self.of_items(persons, *column, field.data_type()),
+            Of::Students => self.of_students(persons, &items, *column, field),
+            Of::Items => self.of_items(persons, &items, *column, field.data_type()),
         });
         let columns = columns.collect::<Result<_>>()?;
         // A question that only counts wants no column.
@@ -228,7 +230,13 @@ impl Part {
     }
 
     /// A column of `profile.student`, in the order of [`Of::columns`].
-    fn of_students(&self, persons: &[Arc<Person>], column: usize, field: &Field) -> Result<ArrayRef> {
+    fn of_students(
+        &self,
+        persons: &[Arc<Person>],
+        items: &[Vec<Packed<'_>>],
+        column: usize,
+        field: &Field,
+    ) -> Result<ArrayRef> {
         let Seen { profiles, withheld } = &*self.seen;
         match column {
             0 => Ok(array::text(persons.iter().map(|person| Some(&*person.id)))),
@@ -239,19 +247,26 @@ impl Part {
                 // By name: a question may have been understood before the definitions were changed.
                 let place = profiles.items.iter().position(|item| item.name == *field.name());
                 let seen = place.filter(|place| !withheld[*place]);
-                let given = |person: &Arc<Person>| seen.and_then(|place| person.items.get(place).unpack().value);
-                let values: Vec<Option<Value>> = persons.iter().map(given).collect();
+                let given = |items: &Vec<Packed<'_>>| seen.and_then(|place| items[place].unpack().value);
+                let values: Vec<Option<Value>> = items.iter().map(given).collect();
                 array::values(&values.iter().map(Option::as_ref).collect::<Vec<_>>(), field.data_type())
             }
         }
     }
 
     /// A column of `profile.item`, in the order of [`Of::columns`].
-    fn of_items(&self, persons: &[Arc<Person>], column: usize, data_type: &DataType) -> Result<ArrayRef> {
+    fn of_items(
+        &self,
+        persons: &[Arc<Person>],
+        items: &[Vec<Packed<'_>>],
+        column: usize,
+        data_type: &DataType,
+    ) -> Result<ArrayRef> {
         let Seen { profiles, withheld } = &*self.seen;
         let rows =
             || persons.iter().flat_map(|person| profiles.items.iter().enumerate().map(move |item| (person, item)));
-        let given = || rows().map(|(person, (place, _))| (profiles.item(person, place), withheld[place]));
+        let given = || rows().zip(items.iter().flatten()).map(|((person, (place, _)), given)| (person, place, *given));
+        let own = |person: &Arc<Person>, place: usize| profiles.of_itself(person, place);
         let declared = |text: fn(&Item) -> &str| array::text(rows().map(|(_, (_, item))| Some(text(item))));
         Ok(match column {
             0 => array::text(rows().map(|(person, _)| Some(&*person.id))),
@@ -259,13 +274,18 @@ impl Part {
             2 => declared(|item| &item.name),
             3 => declared(|item| &item.section),
             4 => {
-                let json = given().map(|(item, withheld)| {
-                    item.value.as_ref().filter(|_| !withheld).map(|value| value.json().to_string())
+                let json = given().map(|(person, place, given)| {
+                    let item = own(person, place).or_else(|| (!withheld[place]).then(|| given.unpack()));
+                    item.filter(|_| !withheld[place])?.value.map(|value| value.json().to_string())
                 });
                 array::text(json)
             }
-            5 => array::times(given().map(|(item, withheld)| item.as_of.filter(|_| !withheld))),
-            6 => array::text(given().map(|(item, withheld)| Some(state(item.state, withheld)))),
+            5 => array::times(given().map(|(person, place, given)| {
+                own(person, place).map_or(given.as_of, |item| item.as_of).filter(|_| !withheld[place])
+            })),
+            6 => array::text(given().map(|(person, place, given)| {
+                Some(state(own(person, place).map_or(given.state, |item| item.state), withheld[place]))
+            })),
             7 => array::texts(rows().map(|(_, (_, item))| item.sources.as_slice()), data_type)?,
             _ => array::numbers(rows().map(|(_, (_, item))| i32::from(item.class))),
         })

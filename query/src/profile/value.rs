@@ -81,9 +81,9 @@ impl Value {
         Ok(Some(value))
     }
 
-    /// Rounded to nine places: sums in another order differ behind them, and a profile must not change by that.
+    /// Rounded to nine places: sums in another order differ behind them, and a profile must not change by that, nor by the sign of nought.
     fn double(number: f64) -> Self {
-        Self::Double((number * 1e9).round() / 1e9)
+        Self::Double((number * 1e9).round() / 1e9 + 0.0)
     }
 
     fn list(values: &ArrayRef) -> Result<Option<Self>> {
@@ -126,5 +126,21 @@ impl Value {
             Self::Object(parts) => parts.iter().find(|(name, _)| name == part).and_then(|(_, value)| value.int("")),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_does_not_depend_on_the_order_of_a_sum() {
+        let bits = |number: f64| match Value::double(number) {
+            Value::Double(number) => number.to_bits(),
+            _ => unreachable!("a number"),
+        };
+        assert_eq!(bits(-1e-16), bits(1e-16));
+        assert_eq!(bits(0.1 + 0.2), bits(0.3));
+        assert_ne!(bits(0.3), bits(0.300_000_01));
     }
 }

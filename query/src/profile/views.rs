@@ -156,7 +156,6 @@ impl<'a> Pass<'a> {
         let (computer, identity) = (self.computer, self.snapshot.identity.clone());
         let index = &*identity;
         let (view, reads) = (&computer.definitions.views[place], &computer.view_reads[place]);
-        let mut change = Change::Nothing;
         if let Some(old) = &old
             && let Some(column) = &computer.times_of[place]
             && let Some(behind) = old.grows_into(new)
@@ -175,10 +174,13 @@ impl<'a> Pass<'a> {
                 };
                 let what = format!("{} of times", view.name);
                 let batches = computer.ask_little(own, &what, &view.sql, self.time).await?;
-                change = change.and(self.views.views[place].kept.take_times(times, column, batches, index)?);
+                // Known from now on, even if what follows fails: the rows are kept, and would not be found to be others again.
+                let view = &mut self.views.views[place];
+                let change = view.kept.take_times(times, column, batches, index)?;
+                view.changed(change);
             }
             if is_all {
-                return Ok(change);
+                return Ok(Change::Nothing);
             }
         }
         if view.by_person
@@ -199,7 +201,7 @@ impl<'a> Pass<'a> {
         let batches = computer.ask(&snapshot, &view.name, &view.sql, self.time).await?;
         let cut = view.by_time.then(|| i32::try_from(self.time.day).unwrap_or(i32::MAX));
         let kept = &mut self.views.views[place].kept;
-        let change = change.and(kept.take_all(batches, cut, index)?);
+        let change = kept.take_all(batches, cut, index)?;
         let (rows, bytes) = kept.size();
         tracing::trace!(view = view.name, rows, bytes, "kept");
         Ok(change)

@@ -87,7 +87,7 @@ async fn a_start_answers_with_the_profiles_of_before_until_there_are_new_ones() 
     assert_eq!(asked.unwrap_err().kind, ErrorKind::Unavailable);
     assert_eq!(after.live.verify().await.unwrap_err().kind, ErrorKind::Unavailable);
     let followed = after.follow().await;
-    assert_eq!((followed.revision, followed.epoch, followed.is_resumed), (2, resumed.epoch, false));
+    assert_eq!((followed.revision, followed.epoch, followed.is_checkpoint), (2, resumed.epoch, false));
     assert!(followed.persons.iter().zip(&resumed.persons).all(|(new, old)| new.items == old.items));
     assert_eq!(after.live.verify().await.unwrap().persons_different, 0);
     assert_eq!((answered(&after.api, "20240001").await, answered(&after.api, "20990001").await), told("NotFound"));

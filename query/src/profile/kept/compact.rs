@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{
     Array, ArrayBuilder as _, ArrayRef, AsArray, DictionaryArray, PrimitiveBuilder, RecordBatch, RecordBatchOptions,
-    StringBuilder,
+    StringBuilder, UInt32Array,
 };
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{cast, take as arrow_take};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, UInt32Type};
 use datafusion::error::Result;
 
@@ -50,6 +50,13 @@ pub fn person_ids<'a>(runs: impl Iterator<Item = (Option<&'a str>, usize)>) -> R
         }
     }
     Ok(Arc::new(DictionaryArray::try_new(keys.finish(), Arc::new(ids.finish()))?))
+}
+
+/// Some of the rows, in the order of their places. There may be no column: arrow's own `take_record_batch` needs one.
+pub fn take(batch: &RecordBatch, places: &UInt32Array) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|column| arrow_take(column, places, None)).collect::<Result<_, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(places.len()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns, &options)?)
 }
 
 /// The same rows, with what is long and repeats in dictionaries.

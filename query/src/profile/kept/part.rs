@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use datafusion::arrow::array::{Array, BooleanArray, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, filter_record_batch, max, min, take_record_batch};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, max, min};
 use datafusion::common::cast::{as_date32_array, as_string_array, as_timestamp_microsecond_array};
 use datafusion::error::Result;
 use fixedbitset::FixedBitSet;
 
-use super::compact::{compact, person_ids, plain, with, without};
+use super::compact::{compact, person_ids, plain, take, with, without};
 use super::hashes::hashes;
 use super::{DAY, Digests, NOBODY, PART_ROWS_MAX, PERSON, Persons};
 use crate::identity::{Index, PersonNo};
@@ -118,7 +118,7 @@ impl Part {
             let mut order: Vec<(PersonNo, u32)> = persons.into_iter().zip(0..).collect();
             order.sort_by_key(|(person, _)| *person);
             let rows: UInt32Array = order.iter().map(|(_, row)| *row).collect();
-            batch = take_record_batch(&batch, &rows)?;
+            batch = take(&batch, &rows)?;
             persons = order.into_iter().map(|(person, _)| person).collect();
         }
         let batch = compact(batch)?;
@@ -208,7 +208,7 @@ impl Part {
 
     /// Some rows, ascending, as they are asked.
     pub fn take(&self, rows: &[u32], index: &Index) -> Result<RecordBatch> {
-        let batch = take_record_batch(&self.batch, &UInt32Array::from(rows.to_vec()))?;
+        let batch = take(&self.batch, &UInt32Array::from(rows.to_vec()))?;
         self.with_ids(&batch, self.runs_of(rows), index)
     }
 

@@ -166,3 +166,30 @@ fn many_rows_are_kept_small_and_given_as_they_were() {
     assert_eq!(kept.parts.len(), 1);
     assert_eq!(lines(kept.all(&index).unwrap()), lines(vec![given]));
 }
+
+#[test]
+fn rows_may_say_nothing_but_whose_they_are() {
+    let index = Index::of_persons(&["1", "2", "3"]);
+    let ids = |ids: &[&str]| {
+        let column: ArrayRef = Arc::new(StringArray::from(ids.to_vec()));
+        RecordBatch::try_from_iter_with_nullable([(PERSON, column, true)]).unwrap()
+    };
+    let given = |batches: Vec<RecordBatch>| {
+        let mut given = Vec::new();
+        for batch in batches {
+            let ids = cast(batch.column(0), &DataType::Utf8).unwrap();
+            given.extend(as_string_array(&ids).unwrap().iter().flatten().map(ToString::to_string));
+        }
+        given.sort_unstable();
+        given
+    };
+    let mut kept = Kept::default();
+    kept.take_all(vec![ids(&["3", "1"]), ids(&["2"])], None, &index).unwrap();
+    assert_eq!(given(kept.all(&index).unwrap()), ["1", "2", "3"]);
+    let persons: Persons = [0, 2].into_iter().collect();
+    assert_eq!(given(kept.of(&persons, &index).unwrap()), ["1", "3"]);
+    let change = kept.take_persons(&persons, vec![ids(&["3"])], &index).unwrap();
+    assert!(matches!(change, Change::Persons(persons) if persons.ones().eq([0])));
+    kept.join().unwrap();
+    assert_eq!(given(kept.all(&index).unwrap()), ["2", "3"]);
+}

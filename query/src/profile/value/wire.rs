@@ -44,8 +44,16 @@ pub fn put(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Values within values that are read; no question gives so many.
+const DEPTH_MAX: u32 = 100;
+
 /// The value of bytes that [`put`] gave, the parts of an object in their order; none of others.
-pub fn read(mut from: &[u8]) -> Option<Value> {
+pub fn read(from: &[u8]) -> Option<Value> {
+    read_within(from, DEPTH_MAX)
+}
+
+fn read_within(mut from: &[u8], depth: u32) -> Option<Value> {
+    let depth = depth.checked_sub(1)?;
     let (tag, wire_type) = decode_key(&mut from).ok()?;
     let value = match (tag, wire_type) {
         (field::STRING, WireType::LengthDelimited) => Value::Text(str::from_utf8(part(&mut from)?).ok()?.to_string()),
@@ -56,14 +64,14 @@ pub fn read(mut from: &[u8]) -> Option<Value> {
         (field::LIST, WireType::LengthDelimited) => {
             let (mut list, mut values) = (part(&mut from)?, Vec::new());
             while !list.is_empty() {
-                values.push(read(member(&mut list)?)?);
+                values.push(read_within(member(&mut list)?, depth)?);
             }
             Value::List(values)
         }
         (field::OBJECT, WireType::LengthDelimited) => {
             let (mut object, mut parts) = (part(&mut from)?, Vec::new());
             while !object.is_empty() {
-                parts.push(read_entry(member(&mut object)?)?);
+                parts.push(read_entry(member(&mut object)?, depth)?);
             }
             Value::Object(parts)
         }
@@ -73,12 +81,12 @@ pub fn read(mut from: &[u8]) -> Option<Value> {
 }
 
 /// An entry of an object: its name, left out when it is empty, and its value.
-fn read_entry(mut entry: &[u8]) -> Option<(String, Value)> {
+fn read_entry(mut entry: &[u8], depth: u32) -> Option<(String, Value)> {
     let (mut name, mut value) = (String::new(), None);
     while !entry.is_empty() {
         match decode_key(&mut entry).ok()? {
             (1, WireType::LengthDelimited) => name = str::from_utf8(part(&mut entry)?).ok()?.to_string(),
-            (2, WireType::LengthDelimited) => value = Some(read(part(&mut entry)?)?),
+            (2, WireType::LengthDelimited) => value = Some(read_within(part(&mut entry)?, depth)?),
             _ => return None,
         }
     }
@@ -183,6 +191,16 @@ pub mod tests {
                     .prop_map(|parts| Value::Object(parts.into_iter().rev().collect())),
             ]
         })
+    }
+
+    #[test]
+    fn what_nests_without_end_is_not_read() {
+        let is_read = |depth: u32| {
+            let mut bytes = Vec::new();
+            put(&(1..depth).fold(Value::Int(7), |value, _| Value::List(vec![value])), &mut bytes);
+            read(&bytes).is_some()
+        };
+        assert_eq!([is_read(DEPTH_MAX), is_read(DEPTH_MAX + 1)], [true, false]);
     }
 
     proptest! {
