@@ -20,13 +20,13 @@ pub fn messages(contract: &Arc<Contract>, first: usize, count: usize, bad_every:
     let (values, keys) = (encoder.values(&batch)?, encoder.keys(&batch)?);
     // Kafka's retention goes by it.
     let timestamp_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
-    let message = |(at, (key, mut value)): (usize, (String, bytes::Bytes))| {
+    let message = |(at, (key, mut value)): (usize, (&str, bytes::Bytes))| {
         if bad_every > 0 && (first + at) % bad_every == bad_every - 1 {
             value.truncate(value.len() / 2);
         }
-        Message { key: key.into(), value, timestamp_ms }
+        Message { key: key.to_string().into(), value, timestamp_ms }
     };
-    Ok(keys.into_iter().zip(values.iter()).enumerate().map(message).collect())
+    Ok(keys.iter().flatten().zip(values.iter()).enumerate().map(message).collect())
 }
 
 fn batch(contract: &Contract, first: usize, count: usize) -> Result<RecordBatch> {

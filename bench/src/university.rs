@@ -97,8 +97,8 @@ impl University {
         let encoder = Encoder::new(table.contract.clone());
         let (keys, values) = (encoder.keys(&batch)?, encoder.values(&batch)?);
         let timestamp_ms = taken_in.timestamp_millis();
-        let message = |(key, value): (String, _)| Message { key: key.into(), value, timestamp_ms };
-        Ok(keys.into_iter().zip(values.iter()).map(message).collect())
+        let message = |(key, value): (&str, _)| Message { key: key.to_string().into(), value, timestamp_ms };
+        Ok(keys.iter().flatten().zip(values.iter()).map(message).collect())
     }
 
     pub fn student_no(&self, number: usize) -> String {

@@ -1,13 +1,13 @@
 //! The functions of a mapping: what real sources make necessary, as SQL.
 //!
-//! Text enters and text leaves, row by row; NULL in is NULL out. A function that cannot read a value passes it on
-//! unchanged, so that the contract's check names the field and keeps the row as a dead letter.
+//! Text enters and text leaves, row by row; NULL in is NULL out, and a function that reads a value makes NULL of a blank. What
+//! it cannot read it passes on unchanged, so that the contract's check names the field and keeps the row as a dead letter.
 //!
 //! | function | gives |
 //! |---|---|
 //! | `clean_text(x)` | NFKC, trimmed; empty becomes NULL |
 //! | `clean_id(x)` | as `clean_text`, upper-case; leading zeros stay |
-//! | `code_map(set, x)` | the canonical code by `codes/<set>.csv`; an unknown value becomes NULL and is counted |
+//! | `code_map('set', x)` | the canonical code by `codes/<set>.csv`; an unknown value becomes NULL and is counted |
 //! | `cn_timestamp(x)` | local time in any format seen → RFC 3339 UTC |
 //! | `cn_timestamp_end(x)` | the same; a bare date is the end of that day |
 //! | `cn_date(x)` | `YYYY-MM-DD` |
@@ -34,7 +34,7 @@ use chrono_tz::Tz;
 use datafusion::common::Result as DataFusionResult;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
-use schemas::Sensitive;
+use schemas::{Sensitive, rfc3339};
 
 use crate::connector::Connector;
 use crate::settings::ExtractSettings;
@@ -102,18 +102,22 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
     let zone = surroundings.timezone;
     context.register_udf(unary("clean_text", text::clean));
     context.register_udf(unary("clean_id", text::clean_id));
-    context.register_udf(unary("cn_timestamp", move |x| time::timestamp(x, zone, time::DayPart::Start)));
-    context.register_udf(unary("cn_timestamp_end", move |x| time::timestamp(x, zone, time::DayPart::End)));
-    context.register_udf(unary("cn_date", |x| Some(time::date(x).map_or(x.into(), Cow::Owned))));
-    context.register_udf(unary("epoch_timestamp", |x| Some(time::epoch(x).map_or(x.into(), Cow::Owned))));
-    context.register_udf(unary("minute_of_day", |x| Some(time::minute_of_day(x).map_or(x.into(), Cow::Owned))));
-    context.register_udf(unary("yuan_to_fen", |x| Some(text::yuan_to_fen(x).map_or(x.into(), Cow::Owned))));
+    let timestamp = move |day_part| move |x: &str| time::timestamp(x, zone, day_part);
+    context.register_udf(reading("cn_timestamp", timestamp(time::DayPart::Start), rfc3339::push));
+    context.register_udf(reading("cn_timestamp_end", timestamp(time::DayPart::End), rfc3339::push));
+    context.register_udf(reading("cn_date", time::date, rfc3339::push_day));
+    context.register_udf(reading("epoch_timestamp", time::epoch, rfc3339::push));
+    context.register_udf(reading("minute_of_day", |x| time::minute_of_day(x).map(i64::from), push_number));
+    context.register_udf(reading("yuan_to_fen", text::yuan_to_fen, push_number));
     context.register_udf(unary("card_hex", |x| identity::card_hex(x).map(Cow::Owned)));
     context.register_udf(unary("stable_number", |x| identity::stable_number(x).map(Cow::Owned)));
     context.register_udf(predicate("id_valid", identity::is_valid_resident_number));
     let (maps, unknown) = (surroundings.code_maps.clone(), surroundings.codes_unknown.clone());
-    context.register_udf(function("code_map", 2, DataType::Utf8, move |arguments| {
-        code_map(&maps, &unknown, arguments[0].as_string(), arguments[1].as_string())
+    context.register_udf(udf("code_map", 2, DataType::Utf8, move |arguments| {
+        // A mapping names one set for all rows.
+        let sets = arguments[0].to_array(1)?;
+        let values = arguments[1].to_array(sets.len())?;
+        Ok(code_map(&maps, &unknown, sets.as_string(), values.as_string()))
     }));
     if let Some(key) = surroundings.id_key.clone() {
         context.register_udf(function("id_hash", 2, DataType::Utf8, move |arguments| {
@@ -126,11 +130,11 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
 
 type CodeMaps = BTreeMap<String, BTreeMap<String, String>>;
 
+/// The codes of `values`, each by the set of its row, or all by the one that is there.
 fn code_map(maps: &CodeMaps, unknown: &UnknownCodes, sets: &StringArray, values: &StringArray) -> ArrayRef {
     let mut strange = BTreeMap::new();
-    // A mapping names one set for all rows.
     let mut last: Option<(&str, Option<&BTreeMap<String, String>>)> = None;
-    let codes = sets.iter().zip(values).map(|(set, value)| {
+    let codes = sets.iter().cycle().zip(values).map(|(set, value)| {
         let (set, value) = (set?, value?.trim());
         let map = match last {
             Some((name, map)) if name == set => map,
@@ -158,6 +162,34 @@ fn unary(name: &str, f: impl for<'a> Fn(&'a str) -> Option<Cow<'a, str>> + Send 
     })
 }
 
+/// A function that reads a value and writes it anew. One that it cannot read stays as it is, and a blank is NULL.
+fn reading<T: 'static>(
+    name: &str,
+    read: impl Fn(&str) -> Option<T> + Send + Sync + 'static,
+    write: fn(&mut String, T),
+) -> ScalarUDF {
+    function(name, 1, DataType::Utf8, move |arguments| {
+        let values = arguments[0].as_string::<i32>();
+        let mut made = StringBuilder::with_capacity(values.len(), values.values().len());
+        let mut written = String::new();
+        for value in values {
+            made.append_option(value.filter(|value| !value.trim().is_empty()).map(|value| match read(value) {
+                Some(read) => {
+                    written.clear();
+                    write(&mut written, read);
+                    &written
+                }
+                None => value,
+            }));
+        }
+        Arc::new(made.finish())
+    })
+}
+
+fn push_number(text: &mut String, number: i64) {
+    text.push_str(itoa::Buffer::new().format(number));
+}
+
 fn predicate(name: &str, f: fn(&str) -> bool) -> ScalarUDF {
     let run = move |arguments: &[ArrayRef]| -> ArrayRef {
         Arc::new(arguments[0].as_string::<i32>().iter().map(|value| value.map(f)).collect::<BooleanArray>())
@@ -171,8 +203,16 @@ fn function(
     returns: DataType,
     run: impl Fn(&[ArrayRef]) -> ArrayRef + Send + Sync + 'static,
 ) -> ScalarUDF {
-    let call = move |arguments: &[ColumnarValue]| -> DataFusionResult<ColumnarValue> {
-        Ok(ColumnarValue::Array(run(&ColumnarValue::values_to_arrays(arguments)?)))
-    };
+    udf(name, arity, returns, move |arguments| Ok(run(&ColumnarValue::values_to_arrays(arguments)?)))
+}
+
+/// A function whose arguments are texts, columns of them or one for all rows.
+fn udf(
+    name: &str,
+    arity: usize,
+    returns: DataType,
+    run: impl Fn(&[ColumnarValue]) -> DataFusionResult<ArrayRef> + Send + Sync + 'static,
+) -> ScalarUDF {
+    let call = move |arguments: &[ColumnarValue]| run(arguments).map(ColumnarValue::Array);
     create_udf(name, vec![DataType::Utf8; arity], returns, Volatility::Immutable, Arc::new(call))
 }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
-use datafusion::common::Result as DataFusionResult;
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::datasource::MemTable;
-use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, SelectItem, SetExpr, Statement};
@@ -42,11 +42,29 @@ pub struct Mapping {
     planned: Mutex<Option<Planned>>,
 }
 
-/// A plan over no rows; each batch is put in their place. Planning anew would take longer than the rows do.
+/// A plan over the [`Rows`] of whoever runs it. Planning anew would take longer than the rows do.
 #[derive(Clone)]
 struct Planned {
     input: SchemaRef,
     plan: Arc<dyn ExecutionPlan>,
+}
+
+/// The table `input`: the rows that the task brings along; none without any.
+#[derive(Debug)]
+struct Input(SchemaRef);
+
+/// Numbered rows, an extension of the task's settings.
+struct Rows(RecordBatch);
+
+impl PartitionStream for Input {
+    fn schema(&self) -> &SchemaRef {
+        &self.0
+    }
+
+    fn execute(&self, task: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = task.session_config().get_extension::<Rows>().map(|rows| Ok(rows.0.clone()));
+        Box::pin(RecordBatchStreamAdapter::new(self.0.clone(), futures::stream::iter(rows)))
+    }
 }
 
 /// Mapped rows and the input row of each.
@@ -110,9 +128,10 @@ impl Mapping {
     /// The SELECT over some numbered rows. What is wrong with the statement is `Settings`, with a row `Internal`.
     async fn select(&self, numbered: &RecordBatch) -> Result<RecordBatch, Error> {
         let plan = self.plan(&numbered.schema()).await?;
-        let plan = over(plan, numbered).map_err(|error| self.wrong(error))?;
         let schema = plan.schema();
-        let batches = collect(plan, self.context.task_ctx()).await;
+        let task = TaskContext::from(&self.context);
+        let config = task.session_config().clone().with_extension(Arc::new(Rows(numbered.clone())));
+        let batches = collect(plan, Arc::new(task.with_session_config(config))).await;
         let batches = batches.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
     }
@@ -128,9 +147,10 @@ impl Mapping {
         Ok(plan)
     }
 
-    /// The SELECT over numbered rows of a schema, of which there are none. `planned` is held while it is made.
+    /// The SELECT over numbered rows of a schema. `planned` is held while it is made.
     async fn frame(&self, input: &SchemaRef) -> Result<DataFrame, Error> {
-        let rows = MemTable::try_new(input.clone(), vec![vec![]]).map_err(|error| self.wrong(error))?;
+        let rows = StreamingTable::try_new(input.clone(), vec![Arc::new(Input(input.clone()))]);
+        let rows = rows.map_err(|error| self.wrong(error))?;
         self.context.deregister_table("input").map_err(|error| self.wrong(error))?;
         self.context.register_table("input", Arc::new(rows)).map_err(|error| self.wrong(error))?;
         self.context.sql(&self.sql).await.map_err(|error| self.wrong(error))
@@ -185,21 +205,6 @@ impl Mapping {
         let fields: Vec<_> = columns.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
         Ok(self.run(&RecordBatch::new_empty(Arc::new(Schema::new(fields)))).await?.batch.schema())
     }
-}
-
-/// `plan` with the rows of `numbered` where it reads `input`.
-fn over(plan: Arc<dyn ExecutionPlan>, numbered: &RecordBatch) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-    let filled = plan.transform_up(|node| {
-        if !node.children().is_empty() {
-            return Ok(Transformed::no(node));
-        }
-        let schema = node.schema();
-        let places = schema.fields().iter().map(|field| numbered.schema().index_of(field.name()));
-        let rows = numbered.project(&places.collect::<Result<Vec<_>, _>>()?)?;
-        let rows: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&[vec![rows]], schema, None)?;
-        Ok(Transformed::yes(rows))
-    })?;
-    Ok(filled.data)
 }
 
 fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {

@@ -86,7 +86,7 @@ impl Current {
         let offsets = batch.column_by_name("kafka_offset").map(|_| number("kafka_offset")).transpose()?;
         let days = local_day(column(&self.contract.event_time)?, self.timezone);
         let (operations, hashes) = (column("op")?.as_string::<i32>(), column("raw_hash")?.as_string::<i32>());
-        for (row, key) in self.encoder.keys(batch)?.into_iter().enumerate() {
+        for (row, key) in self.encoder.keys(batch)?.iter().enumerate() {
             self.received += 1;
             let arrived = offsets.as_ref().map_or(self.received, |offsets| offsets.value(row));
             let order = (if ordering.is_valid(row) { ordering.value(row) } else { i64::MIN }, arrived);

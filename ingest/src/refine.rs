@@ -116,17 +116,20 @@ impl Refiner {
         now: DateTime<Utc>,
     ) -> Result<(Records, Vec<Violation>), Error> {
         let (fields, coerced) = coerce::coerce(&self.contract, &mapped.batch)?;
-        let keys = self.keys(&fields, mapped.batch.num_rows())?;
+        let keys = self.keys(&fields)?;
         let (envelope, operations) = self.envelope(source, mapped, &fields, &keys, now)?;
         let batch = self.record(fields, envelope)?;
         let mut violations: BTreeMap<usize, Violation> = BTreeMap::new();
         for violation in coerced.into_iter().chain(operations).chain(self.checker.check(&batch)?) {
             violations.entry(violation.row).or_insert(violation);
         }
-        let is_good: BooleanArray = (0..batch.num_rows()).map(|row| Some(!violations.contains_key(&row))).collect();
-        let all = Records { batch, keys, rows: mapped.rows.clone() };
-        let Records { batch, keys, rows } = all.select(&is_good)?;
-        let batch = RecordBatch::try_new(self.contract.record_schema(), batch.columns().to_vec())
+        let mut good = Records { batch, keys, rows: mapped.rows.clone() };
+        if !violations.is_empty() {
+            let is_good = (0..good.len()).map(|row| Some(!violations.contains_key(&row)));
+            good = good.select(&is_good.collect())?;
+        }
+        let Records { batch, keys, rows } = good;
+        let batch = RecordBatch::try_new(self.encoder.schema().clone(), batch.columns().to_vec())
             .map_err(|error| Error::internal("put good rows together", error))?;
         Ok((Records { batch, keys, rows }, violations.into_values().collect()))
     }
@@ -138,8 +141,10 @@ impl Refiner {
     pub fn messages(&self, records: &Records, now: DateTime<Utc>) -> Result<Vec<Message>, Error> {
         let timestamp_ms = now.timestamp_millis();
         let values = self.encoder.values(&records.batch)?;
-        let keys = records.keys.iter().map(|key| Bytes::copy_from_slice(key.unwrap_or_default().as_bytes()));
-        Ok(keys.zip(values.iter()).map(|(key, value)| Message { key, value, timestamp_ms }).collect())
+        let keys = Bytes::copy_from_slice(records.keys.values());
+        let places = records.keys.value_offsets().windows(2).map(|ends| ends[0] as usize..ends[1] as usize);
+        let message = |(place, value)| Message { key: keys.slice(place), value, timestamp_ms };
+        Ok(places.zip(values.iter()).map(message).collect())
     }
 
     /// The envelope's columns, and the rows whose operation is none.
@@ -163,26 +168,24 @@ impl Refiner {
             Some(column) => cast(column, &DataType::Utf8)?,
             None => Arc::new(keys.clone()),
         };
-        let named = self.contract.fields.iter().map(|field| field.name.clone()).zip(fields.iter().cloned());
-        let hashes = self.encoder.hashes(&named.chain([("op".to_string(), op.clone())]).collect::<Vec<_>>())?;
+        let hashes = self.encoder.hashes(fields, &op)?;
         let ingested = TimestampMicrosecondArray::from(vec![now.timestamp_micros(); rows]).with_timezone("UTC");
         Ok((vec![text(source), key, op, updated, Arc::new(ingested), Arc::new(hashes)], violations))
     }
 
-    fn keys(&self, fields: &[ArrayRef], rows: usize) -> Result<StringArray, Error> {
-        let schema = self.contract.record_schema();
-        let nullable =
-            schema.fields().iter().take(fields.len()).map(|field| field.as_ref().clone().with_nullable(true));
-        let batch = RecordBatch::try_new(Arc::new(Schema::new(nullable.collect::<Vec<_>>())), fields.to_vec())
-            .map_err(|error| Error::internal(format!("key {rows} rows"), error))?;
-        Ok(StringArray::from(self.encoder.keys(&batch)?))
+    fn keys(&self, fields: &[ArrayRef]) -> Result<StringArray, Error> {
+        Ok(self.encoder.keys(&self.nullable(fields.to_vec())?)?)
     }
 
-    /// Fields and envelope as one batch in which everything may still be null.
+    /// Fields and envelope as one batch.
     fn record(&self, fields: Vec<ArrayRef>, envelope: Vec<ArrayRef>) -> Result<RecordBatch, Error> {
-        let schema = self.contract.record_schema();
-        let nullable = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
-        let columns = fields.into_iter().chain(envelope).collect();
+        self.nullable(fields.into_iter().chain(envelope).collect())
+    }
+
+    /// The first columns of a record, in which everything may still be null.
+    fn nullable(&self, columns: Vec<ArrayRef>) -> Result<RecordBatch, Error> {
+        let fields = self.encoder.schema().fields().iter().take(columns.len());
+        let nullable = fields.map(|field| field.as_ref().clone().with_nullable(true));
         RecordBatch::try_new(Arc::new(Schema::new(nullable.collect::<Vec<_>>())), columns)
             .map_err(|error| Error::internal("put a record together", error))
     }

@@ -4,19 +4,22 @@
 //! single-object encoding is `C3 01`, the schema's CRC-64-AVRO fingerprint, then the body.
 
 use std::fmt::Write;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Schema, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, StringArray, StringBuilder, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_avro::errors::AvroError;
 use arrow_avro::schema::{FingerprintAlgorithm, FingerprintStrategy};
-use arrow_avro::writer::format::{AvroBinaryFormat, AvroSoeFormat};
-use arrow_avro::writer::{EncodedRows, WriterBuilder};
+use arrow_avro::writer::format::{AvroBinaryFormat, AvroFormat, AvroSoeFormat};
+use arrow_avro::writer::{EncodedRows, Encoder as Writer, WriterBuilder};
 use chrono::DateTime;
 use sha2::{Digest, Sha256};
 
-use crate::contract::Contract;
+use crate::contract::{Contract, Field};
 use crate::error::Error;
 use crate::record::timestamp_type;
 use crate::rfc3339;
@@ -24,12 +27,23 @@ use crate::rfc3339;
 /// Encodes the records of one contract.
 #[derive(Debug)]
 pub struct Encoder {
-    contract: std::sync::Arc<Contract>,
+    contract: Arc<Contract>,
+    records: Writers<AvroSoeFormat>,
+    contents: Writers<AvroBinaryFormat>,
 }
 
 impl Encoder {
-    pub fn new(contract: std::sync::Arc<Contract>) -> Self {
-        Self { contract }
+    pub fn new(contract: Arc<Contract>) -> Self {
+        let field = |field: &Field| ArrowField::new(&field.name, field.field_type.arrow(), true);
+        let op = ArrowField::new("op", DataType::Utf8, true);
+        let contents = Schema::new(contract.fields.iter().map(field).chain([op]).collect::<Vec<_>>());
+        let (records, contents) = (Writers::new(contract.record_schema()), Writers::new(Arc::new(contents)));
+        Self { contract, records, contents }
+    }
+
+    /// The contract's [`Contract::record_schema`].
+    pub fn schema(&self) -> &SchemaRef {
+        &self.records.schema
     }
 
     /// One Avro single object a row.
@@ -37,56 +51,82 @@ impl Encoder {
     /// # Errors
     /// `Avro` when the batch is not in the record's schema, e.g. a null in a key field.
     pub fn values(&self, batch: &RecordBatch) -> Result<EncodedRows, Error> {
-        let schema = self.contract.record_schema();
-        let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec())
-            .map_err(|error| Error::avro(&format!("encode {}", self.contract.name()), error))?;
-        let failed = |error| Error::avro(&format!("encode {}", self.contract.name()), error);
-        let builder = WriterBuilder::new(schema.as_ref().clone())
-            .with_row_capacity(batch.num_rows())
-            .with_fingerprint_strategy(FingerprintStrategy::Rabin);
-        let mut encoder = builder.build_encoder::<AvroSoeFormat>().map_err(failed)?;
-        encoder.encode(&batch).map_err(failed)?;
-        Ok(encoder.flush())
+        let encoded = self.records.encode(batch.columns().to_vec());
+        encoded.map_err(|error| Error::avro(&format!("encode {}", self.contract.name()), error))
     }
 
     /// The message key of each row: the key fields as text, joined by `|`.
     ///
     /// # Errors
     /// `Shape` when a key column is missing.
-    pub fn keys(&self, batch: &RecordBatch) -> Result<Vec<String>, Error> {
+    pub fn keys(&self, batch: &RecordBatch) -> Result<StringArray, Error> {
         let mut columns = Vec::new();
         for name in &self.contract.key {
             let column = batch.column_by_name(name).ok_or_else(|| Error::shape(format!("no key column `{name}`")))?;
             columns.push(KeyColumn::of(column).map_err(|error| Error::shape(format!("key column `{name}`: {error}")))?);
         }
-        let key = |row| {
-            let mut key = String::new();
+        let (mut keys, mut key) = (StringBuilder::new(), String::new());
+        for row in 0..batch.num_rows() {
+            key.clear();
             for (at, column) in columns.iter().enumerate() {
                 key.push_str(if at == 0 { "" } else { "|" });
                 column.push(&mut key, row);
             }
-            key
-        };
-        Ok((0..batch.num_rows()).map(key).collect())
+            keys.append_value(&key);
+        }
+        Ok(keys.finish())
     }
 
-    /// The first 128 bits of SHA-256 over each row's Avro body, in hex. `columns` are the contract's fields in
-    /// order, then `op`: the same content has the same hash, whenever and from wherever it comes.
+    /// The first 128 bits of SHA-256 over each row's Avro body, in hex. `fields` are the contract's in order, any of which
+    /// may be null: the same content has the same hash, whenever and from wherever it comes.
     ///
     /// # Errors
     /// `Avro` when a column cannot be encoded.
-    pub fn hashes(&self, columns: &[(String, ArrayRef)]) -> Result<StringArray, Error> {
-        let failed = |error| Error::avro(&format!("hash {}", self.contract.name()), error);
-        let fields =
-            columns.iter().map(|(name, column)| arrow::datatypes::Field::new(name, column.data_type().clone(), true));
-        let schema = Schema::new(fields.collect::<Vec<_>>());
-        let arrays = columns.iter().map(|(_, column)| column.clone()).collect();
-        let batch = RecordBatch::try_new(schema.clone().into(), arrays)
-            .map_err(|error| Error::shape(format!("{}: {error}", self.contract.name())))?;
-        let mut encoder = WriterBuilder::new(schema).build_encoder::<AvroBinaryFormat>().map_err(failed)?;
-        encoder.encode(&batch).map_err(failed)?;
-        let hash = |row: bytes::Bytes| Some(hex(&Sha256::digest(&row)[..16]));
-        Ok(encoder.flush().iter().map(hash).collect())
+    pub fn hashes(&self, fields: &[ArrayRef], op: &ArrayRef) -> Result<StringArray, Error> {
+        let encoded = self.contents.encode(fields.iter().chain([op]).cloned().collect());
+        let encoded = encoded.map_err(|error| Error::avro(&format!("hash {}", self.contract.name()), error))?;
+        let mut hashes = StringBuilder::with_capacity(encoded.len(), encoded.len() * 32);
+        for ends in encoded.offsets().windows(2) {
+            let digest = Sha256::digest(&encoded.bytes()[ends[0]..ends[1]]);
+            let mut digits = [0; 32];
+            write_hex(&mut digits, &digest[..16]);
+            hashes.append_value(str::from_utf8(&digits).expect("digits are ASCII"));
+        }
+        Ok(hashes.finish())
+    }
+}
+
+/// Writers of one schema that wait for their next batch: whoever makes one parses the schema. Each is of one thread at a time.
+#[derive(Debug)]
+struct Writers<F> {
+    schema: SchemaRef,
+    waiting: Mutex<Vec<Writer>>,
+    format: PhantomData<F>,
+}
+
+/// Bytes that a row is expected to take.
+const ROW_BYTES: usize = 256;
+
+impl<F: AvroFormat> Writers<F> {
+    fn new(schema: SchemaRef) -> Self {
+        Self { schema, waiting: Mutex::default(), format: PhantomData }
+    }
+
+    fn encode(&self, columns: Vec<ArrayRef>) -> Result<EncodedRows, AvroError> {
+        let batch = RecordBatch::try_new(self.schema.clone(), columns)?;
+        let waiting = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = waiting().pop();
+        let mut writer = writer.map_or_else(|| self.make(), Ok)?;
+        // One that fails is not used again.
+        writer.encode(&batch)?;
+        let rows = writer.flush();
+        waiting().push(writer);
+        Ok(rows)
+    }
+
+    fn make(&self) -> Result<Writer, AvroError> {
+        let builder = WriterBuilder::new(self.schema.as_ref().clone()).with_row_capacity(ROW_BYTES);
+        builder.with_fingerprint_strategy(FingerprintStrategy::Rabin).build_encoder::<F>()
     }
 }
 
@@ -126,13 +166,17 @@ impl<'a> KeyColumn<'a> {
 
 /// Bytes in lower hex.
 pub fn hex(bytes: &[u8]) -> String {
+    let mut digits = vec![0; 2 * bytes.len()];
+    write_hex(&mut digits, bytes);
+    String::from_utf8(digits).expect("digits are ASCII")
+}
+
+fn write_hex(digits: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    for (digits, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
     }
-    text
 }
 
 /// The fingerprint that leads every record of `contract`, little-endian as on the wire.

@@ -9,30 +9,29 @@ const SECOND_NANOS: u32 = 1_000_000_000;
 
 /// Appends `time`.
 pub fn push(text: &mut String, time: DateTime<Utc>) {
-    let nanos = time.nanosecond();
+    let (day, clock) = (time.naive_utc().date(), time.naive_utc().time());
+    let (seconds, nanos) = (clock.num_seconds_from_midnight(), clock.nanosecond());
     // A leap second is written as the 60th of its minute.
-    if !is_plain(time.date_naive()) || nanos >= SECOND_NANOS {
+    if !is_plain(day) || nanos >= SECOND_NANOS {
         text.push_str(&time.to_rfc3339_opts(SecondsFormat::AutoSi, true));
         return;
     }
-    push_day(text, time.date_naive());
-    let mut clock = *b"T00:00:00";
-    write(&mut clock[1..3], time.hour());
-    write(&mut clock[4..6], time.minute());
-    write(&mut clock[7..9], time.second());
-    push_ascii(text, &clock);
-    let digits = match nanos {
-        0 => 0,
-        _ if nanos.is_multiple_of(1_000_000) => 3,
-        _ if nanos.is_multiple_of(1000) => 6,
-        _ => 9,
+    let mut whole = *b"0000-00-00T00:00:00.000000000Z";
+    write_day(&mut whole, day);
+    write(&mut whole[11..13], seconds / 3600);
+    write(&mut whole[14..16], seconds / 60 % 60);
+    write(&mut whole[17..19], seconds % 60);
+    let end = match nanos {
+        0 => 19,
+        _ if nanos.is_multiple_of(1_000_000) => 23,
+        _ if nanos.is_multiple_of(1000) => 26,
+        _ => 29,
     };
-    if digits > 0 {
-        let mut fraction = *b".000000000";
-        write(&mut fraction[1..], nanos);
-        push_ascii(text, &fraction[..=digits]);
+    if nanos > 0 {
+        write(&mut whole[20..29], nanos);
     }
-    text.push('Z');
+    whole[end] = b'Z';
+    push_ascii(text, &whole[..=end]);
 }
 
 /// Appends `day` as `YYYY-MM-DD`.
@@ -42,9 +41,7 @@ pub fn push_day(text: &mut String, day: NaiveDate) {
         return;
     }
     let mut whole = *b"0000-00-00";
-    write(&mut whole[..4], day.year().unsigned_abs());
-    write(&mut whole[5..7], day.month());
-    write(&mut whole[8..], day.day());
+    write_day(&mut whole, day);
     push_ascii(text, &whole);
 }
 
@@ -78,6 +75,12 @@ pub fn number(digits: &[u8]) -> Option<u32> {
 /// Other years have a sign.
 fn is_plain(day: NaiveDate) -> bool {
     (0..=9999).contains(&day.year())
+}
+
+fn write_day(room: &mut [u8], day: NaiveDate) {
+    write(&mut room[..4], day.year().unsigned_abs());
+    write(&mut room[5..7], day.month());
+    write(&mut room[8..10], day.day());
 }
 
 /// `number` in as many digits as there is room for.

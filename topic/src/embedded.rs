@@ -107,12 +107,15 @@ impl Log for Embedded {
         let topic = self.store.topic(topic)?;
         check_sizes(&topic.name, &messages, self.message_bytes_max)?;
         let partitions = topic.partitions.len() as i32;
-        let mut part = Part::default();
+        // Keys are spread evenly, more or less.
+        let share = messages.iter().map(Piece::bytes_of).sum::<usize>() / topic.partitions.len();
+        let room = (share + share / 8).min(self.block_bytes_max);
+        let mut part = Part::new(room);
         let mut ends = Ends::new();
         for message in messages {
             part.push(partition(&message.key, partitions) as u32, &message, self.block_bytes_max);
             if part.bytes >= APPEND_BYTES_MAX {
-                ends.extend(self.write(&topic, std::mem::take(&mut part).into_pieces())?);
+                ends.extend(self.write(&topic, std::mem::replace(&mut part, Part::new(room)).into_pieces())?);
             }
         }
         if part.bytes > 0 {
@@ -149,21 +152,26 @@ impl Log for Embedded {
 }
 
 /// The part of an append that is written at once.
-#[derive(Default)]
 struct Part {
     full: Vec<Piece>,
     open: BTreeMap<u32, Piece>,
     bytes: usize,
+    /// Bytes that a piece has room for to begin with.
+    room: usize,
 }
 
 impl Part {
+    fn new(room: usize) -> Self {
+        Self { full: Vec::new(), open: BTreeMap::new(), bytes: 0, room }
+    }
+
     fn push(&mut self, partition: u32, message: &Message, block_bytes_max: usize) {
-        let piece = self.open.entry(partition).or_insert_with(|| Piece::new(partition));
+        let piece = self.open.entry(partition).or_insert_with(|| Piece::new(partition, self.room));
         let before = piece.bytes();
         piece.push(message);
         self.bytes += piece.bytes() - before;
         if piece.bytes() >= block_bytes_max {
-            let mut piece = std::mem::replace(piece, Piece::new(partition));
+            let mut piece = std::mem::replace(piece, Piece::new(partition, self.room));
             piece.compress();
             self.full.push(piece);
         }

@@ -6,9 +6,8 @@ SELECT
     clean_id("KXL")                     AS card_seq,
     COALESCE(code_map('jylx', "JYLX"), "JYLX", CASE WHEN "JYJE" LIKE '-%' THEN 'purchase' ELSE 'topup' END) AS txn_type,
     CASE
-        WHEN "JYJE" LIKE '-%' THEN yuan_to_fen(substr("JYJE", 2))
-        WHEN "JYLX" = '90' THEN yuan_to_fen('-' || "JYJE")
-        ELSE yuan_to_fen("JYJE")
+        WHEN "JYLX" = '90' AND "JYJE" NOT LIKE '-%' THEN yuan_to_fen('-' || "JYJE")
+        ELSE yuan_to_fen(ltrim("JYJE", '-'))
     END                                 AS amount_fen,
     yuan_to_fen("JYYE")                 AS balance_after_fen,
     "LJYKCS"                            AS card_use_count,

@@ -130,36 +130,31 @@ impl<'a> TablePull<'a> {
     }
 }
 
-/// Runs `pull` while `sender` sends what it hands over, one batch behind it unless it `waits` for each. A batch that could not
-/// be sent fails the next one to be handed over, or the end.
+/// Runs `pull` while `sender` sends what it hands over, behind it unless it `waits` for each: one batch is sent and another
+/// waits. None is sent after one that could not be, which fails one of the next to be handed over, or the end.
 fn alongside<T>(
     sender: &mut Sender<'_>,
     waits: bool,
     pull: impl FnOnce(&mut dyn FnMut(Batch) -> Result<(), Error>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let (batches, waiting) = sync_channel(1);
-    let (done, outcomes) = sync_channel(1);
+    let (done, is_done) = sync_channel(1);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("send".to_string());
-        let sending = thread.spawn_scoped(scope, move || sender.serve(&waiting, &done));
-        sending.map_err(|error| Error::internal("start a thread", error))?;
-        let ended = |error| Error::internal("send a batch", error);
-        let mut is_under_way = false;
+        let sending = thread.spawn_scoped(scope, move || sender.serve(waiting, waits.then_some(done)));
+        let sending = sending.map_err(|error| Error::internal("start a thread", error))?;
+        // The other thread has ended, and says itself why.
+        let ended = || Error::internal("send a batch", "an earlier one could not be sent");
         let pulled = pull(&mut |batch| {
-            if std::mem::take(&mut is_under_way) {
-                outcomes.recv().map_err(ended)??;
-            }
-            batches.send(batch).map_err(|_| ended(std::sync::mpsc::RecvError))?;
-            if waits {
-                return outcomes.recv().map_err(ended)?;
-            }
-            is_under_way = true;
-            Ok(())
+            batches.send(batch).map_err(|_| ended())?;
+            if waits { is_done.recv().map_err(|_| ended()) } else { Ok(()) }
         });
         // What was handed over is sent and remembered, even if the source failed after it.
-        let last = if is_under_way { outcomes.recv().map_err(ended)? } else { Ok(()) };
         drop(batches);
-        pulled.and_then(|pulled| last.map(|()| pulled))
+        match sending.join() {
+            Ok(sent) => sent.and(pulled),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
 }
 
@@ -175,12 +170,14 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    fn serve(&mut self, batches: &Receiver<Batch>, done: &SyncSender<Result<(), Error>>) {
+    /// Sends batches as they come, and tells when each is `done`.
+    fn serve(&mut self, batches: Receiver<Batch>, done: Option<SyncSender<()>>) -> Result<(), Error> {
         for batch in batches {
-            if done.send(self.send(batch)).is_err() {
-                return;
-            }
+            self.send(batch)?;
+            // Nobody may be waiting any more.
+            let _ = done.as_ref().map(|done| done.send(()));
         }
+        Ok(())
     }
 
     /// Sends what is new in a batch, then saves what was sent.

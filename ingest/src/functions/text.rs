@@ -24,7 +24,7 @@ pub fn clean_id(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// 元 with at most two decimals → 分, exactly. `None` when it is not such an amount.
-pub fn yuan_to_fen(text: &str) -> Option<String> {
+pub fn yuan_to_fen(text: &str) -> Option<i64> {
     let text = text.trim();
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -38,7 +38,7 @@ pub fn yuan_to_fen(text: &str) -> Option<String> {
     }
     let mut digits = yuan.bytes().chain(fraction.bytes().chain(*b"00").take(2)).map(|digit| i64::from(digit - b'0'));
     let fen = digits.try_fold(0i64, |fen, digit| fen.checked_mul(10)?.checked_add(digit))?;
-    Some((if is_negative { -fen } else { fen }).to_string())
+    Some(if is_negative { -fen } else { fen })
 }
 
 #[cfg(test)]
@@ -57,9 +57,8 @@ mod tests {
 
     #[test]
     fn money_is_exact_or_refused() {
-        let cases = [("12.5", "1250"), ("-0.01", "-1"), ("7", "700"), ("1.1000", "110"), (".5", "50"), ("-0", "0")];
-        for (yuan, fen) in cases {
-            assert_eq!(yuan_to_fen(yuan).as_deref(), Some(fen), "{yuan}");
+        for (yuan, fen) in [("12.5", 1250), ("-0.01", -1), ("7", 700), ("1.1000", 110), (".5", 50), ("-0", 0)] {
+            assert_eq!(yuan_to_fen(yuan), Some(fen), "{yuan}");
         }
         for wrong in ["1.005", "", "-", "1,000", "12元", "1e3", "92233720368547758.08"] {
             assert_eq!(yuan_to_fen(wrong), None, "{wrong}");

@@ -2,12 +2,11 @@
 //!
 //! A time that does not name its zone is local. Whatever cannot be read is passed on as it is.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 
 use chrono::{DateTime, Duration, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Timelike, Utc};
 use chrono_tz::Tz;
-use schemas::rfc3339::{self, number};
+use schemas::rfc3339::number;
 
 /// What a date without a time of day means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +30,13 @@ const DATE_TIMES: [&str; 8] = [
 const DATES: [&str; 4] = ["%Y-%m-%d", "%Y/%m/%d", "%Y.%m.%d", "%Y年%m月%d日"];
 
 /// A clock time as the minute of its day, whose end is 24:00.
-pub fn minute_of_day(text: &str) -> Option<String> {
+pub fn minute_of_day(text: &str) -> Option<u32> {
     let text = text.trim();
     if is_end_of_day(text) {
-        return Some("1440".to_string());
+        return Some(1440);
     }
     let time = ["%H:%M", "%H:%M:%S"].iter().find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
-    Some((time.hour() * 60 + time.minute()).to_string())
+    Some(time.hour() * 60 + time.minute())
 }
 
 /// Some systems write 24:00:00 for the end of a day.
@@ -45,16 +44,10 @@ fn is_end_of_day(clock: &str) -> bool {
     matches!(clock, "24:00" | "24:00:00")
 }
 
-/// RFC 3339 in UTC, with microseconds when there are any.
-pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<Cow<'_, str>> {
-    let trimmed = text.trim();
-    if trimmed.is_empty() {
-        return None;
-    }
-    Some(match read_usual(trimmed, zone).or_else(|| read(trimmed, zone, day_part)) {
-        Some(time) => written(time).into(),
-        None => text.into(),
-    })
+/// A time in any format, or a date alone.
+pub fn timestamp(text: &str, zone: Tz, day_part: DayPart) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    read_usual(text, zone).or_else(|| read(text, zone, day_part))
 }
 
 /// What nearly every source writes, `2026-11-24 07:05:09` with `-`, `/` or `T`, a fraction and a zone or not, or its 14 digits,
@@ -147,14 +140,11 @@ fn moment(local: NaiveDateTime, zone: Tz) -> Option<DateTime<Utc>> {
     zone.from_local_datetime(&local).earliest().map(|time| time.to_utc())
 }
 
-/// `YYYY-MM-DD` of a date, or of the date part of a local time.
-pub fn date(text: &str) -> Option<String> {
+/// A date, or that of a local time.
+pub fn date(text: &str) -> Option<NaiveDate> {
     let text = text.trim();
     let with_time = || DATE_TIMES.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok());
-    let day = read_date(text).or_else(|| with_time().map(|time| time.date()))?;
-    let mut text = String::with_capacity("2026-11-24".len());
-    rfc3339::push_day(&mut text, day);
-    Some(text)
+    read_date(text).or_else(|| with_time().map(|time| time.date()))
 }
 
 /// The day that eight digits are.
@@ -177,16 +167,10 @@ fn read_date(text: &str) -> Option<NaiveDate> {
 }
 
 /// Unix time in seconds, or in milliseconds from 12 digits on.
-pub fn epoch(text: &str) -> Option<String> {
+pub fn epoch(text: &str) -> Option<DateTime<Utc>> {
     let number: i64 = text.trim().parse().ok()?;
     let millis = if number.abs() < 100_000_000_000 { number.checked_mul(1000)? } else { number };
-    DateTime::from_timestamp_millis(millis).map(written)
-}
-
-fn written(time: DateTime<Utc>) -> String {
-    let mut text = String::with_capacity("2026-11-24T07:05:09.123456Z".len());
-    rfc3339::push(&mut text, time);
-    text
+    DateTime::from_timestamp_millis(millis)
 }
 
 #[cfg(test)]
@@ -196,9 +180,9 @@ mod tests {
     #[test]
     fn a_clock_time_is_a_minute() {
         for (clock, minute) in
-            [("23:30", Some("1410")), (" 0:05:59", Some("5")), ("24:00", Some("1440")), ("24:01", None), ("11点", None)]
+            [("23:30", Some(1410)), (" 0:05:59", Some(5)), ("24:00", Some(1440)), ("24:01", None), ("11点", None)]
         {
-            assert_eq!(minute_of_day(clock).as_deref(), minute, "{clock}");
+            assert_eq!(minute_of_day(clock), minute, "{clock}");
         }
     }
 
@@ -218,8 +202,10 @@ mod tests {
         assert_ne!(moment(noon, zone), moment(noon, Tz::Asia__Shanghai));
     }
 
-    fn utc(text: &str) -> String {
-        timestamp(text, Tz::Asia__Shanghai, DayPart::Start).unwrap_or_default().into_owned()
+    fn check(text: &str, day_part: DayPart, expected: Option<&str>) {
+        let time = timestamp(text, Tz::Asia__Shanghai, day_part);
+        let expected = expected.map(|time| DateTime::parse_from_rfc3339(time).expect("a time").to_utc());
+        assert_eq!(time, expected, "{text}");
     }
 
     #[test]
@@ -246,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_format_seen_is_the_same_moment() {
-        let moment = "2026-11-23T23:05:09Z";
+        let moment = Some("2026-11-23T23:05:09Z");
         let formats = [
             "2026-11-24 07:05:09",
             "2026/11/24 07:05:09",
@@ -259,30 +245,30 @@ mod tests {
             "2026年11月24日 07:05:09",
         ];
         for text in formats {
-            assert_eq!(utc(text), moment, "{text}");
+            check(text, DayPart::Start, moment);
         }
-        assert_eq!(epoch("1795475109").as_deref(), Some(moment));
-        assert_eq!(epoch("1795475109000").as_deref(), Some(moment));
+        let seconds = DateTime::from_timestamp(1_795_475_109, 0);
+        assert_eq!((epoch("1795475109"), epoch("1795475109000")), (seconds, seconds));
+        check("1795475109", DayPart::Start, None);
+        assert_eq!(seconds.map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)).as_deref(), moment);
     }
 
     #[test]
     fn a_bare_date_is_its_start_or_its_end() {
-        assert_eq!(utc("20261124"), "2026-11-23T16:00:00Z");
-        let end = timestamp("2026/11/24", Tz::Asia__Shanghai, DayPart::End);
-        assert_eq!(end.as_deref(), Some("2026-11-24T15:59:59Z"));
-        assert_eq!(utc("2026-12-31 24:00:00"), "2026-12-31T16:00:00Z");
-        assert_eq!(utc("2024-02-29"), "2024-02-28T16:00:00Z");
+        check("20261124", DayPart::Start, Some("2026-11-23T16:00:00Z"));
+        check("2026/11/24", DayPart::End, Some("2026-11-24T15:59:59Z"));
+        check("2026-12-31 24:00:00", DayPart::Start, Some("2026-12-31T16:00:00Z"));
+        check("2024-02-29", DayPart::Start, Some("2024-02-28T16:00:00Z"));
     }
 
     #[test]
-    fn what_is_no_time_stays_as_it_is() {
-        for text in ["2026-13-45", "2025-02-29", "昨天", "99999999", "2026-11-24 25:00:00", "1"] {
-            assert_eq!(utc(text), text);
+    fn what_is_no_time_is_not_read() {
+        for text in ["2026-13-45", "2025-02-29", "昨天", "99999999", "2026-11-24 25:00:00", "1", " "] {
+            check(text, DayPart::Start, None);
         }
-        assert_eq!(timestamp(" ", Tz::Asia__Shanghai, DayPart::Start), None);
-        assert_eq!(date("2026-11-24 07:05:09").as_deref(), Some("2026-11-24"));
+        assert_eq!(date("2026-11-24 07:05:09"), NaiveDate::from_ymd_opt(2026, 11, 24));
         for text in ["2005-09-07", "2005/9/7", "2005.09.07", "20050907", "2005年9月7日"] {
-            assert_eq!(date(text).as_deref(), Some("2005-09-07"), "{text}");
+            assert_eq!(date(text), NaiveDate::from_ymd_opt(2005, 9, 7), "{text}");
         }
         for text in ["20010230", "2001-02-30", "2001-02/03", "200a-02-03"] {
             assert_eq!(date(text), None, "{text}");

@@ -3,6 +3,7 @@
 //! The same value and key give the same pseudonym, so that joins and repeats stay what they were. Digits become digits,
 //! letters letters, chip numbers hex, Chinese characters those of given names; dates stay dates, resident numbers keep a right check digit.
 
+use chrono::NaiveDate;
 use hmac::{Hmac, KeyInit, Mac};
 use schemas::Sensitive;
 use sha2::Sha256;
@@ -33,7 +34,7 @@ impl Pseudonyms<'_> {
             return resident_number(text, &seed);
         }
         match time::date(text) {
-            Some(day) => moved(text, &day, &seed).unwrap_or_else(|| self.disguised(text, seed)),
+            Some(day) => moved(text, day, &seed).unwrap_or_else(|| self.disguised(text, seed)),
             None => self.disguised(text, seed),
         }
     }
@@ -78,8 +79,7 @@ fn of_its_kind(letter: char, letters: u8, random: u8) -> char {
 }
 
 /// The date at the beginning of `text`, which is `day`, moved back; `None` when its digits are not those of the day.
-fn moved(text: &str, day: &str, seed: &[u8; 32]) -> Option<String> {
-    let day = chrono::NaiveDate::parse_from_str(day, "%Y-%m-%d").ok()?;
+fn moved(text: &str, day: NaiveDate, seed: &[u8; 32]) -> Option<String> {
     let days = 1 + u32::from(u16::from_be_bytes([seed[0], seed[1]])) % DAYS_MAX;
     let other = day.checked_sub_days(chrono::Days::new(days.into()))?.format("%Y%m%d").to_string();
     let written: String = text.chars().filter(char::is_ascii_digit).take(8).collect();
@@ -96,7 +96,7 @@ fn moved(text: &str, day: &str, seed: &[u8; 32]) -> Option<String> {
 
 fn resident_number(text: &str, seed: &[u8; 32]) -> String {
     let birth = text.get(BIRTH).unwrap_or_default();
-    let birth = time::date(birth).and_then(|day| moved(birth, &day, seed)).unwrap_or_else(|| "19900101".to_string());
+    let birth = time::date(birth).and_then(|day| moved(birth, day, seed)).unwrap_or_else(|| "19900101".to_string());
     let serial = 100 + u16::from_be_bytes([seed[2], seed[3]]) % 900;
     let begin = format!("110101{birth}{serial}");
     let mut checked = "0123456789X".chars().map(|check| format!("{begin}{check}"));

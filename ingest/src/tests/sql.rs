@@ -306,26 +306,24 @@ async fn more_rows_than_memory_come_batch_by_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn times_with_fractions_and_zones_come_whole_and_as_those_of_the_campus() {
+async fn chinese_text_and_times_with_fractions_and_zones_come_whole_and_as_those_of_the_campus() {
+    let of_postgres = "TIMESTAMP '2026-11-01 11:18:00.123456' AS A, TIMESTAMPTZ '2026-11-01 03:18:00.5+00' AS B";
+    let of_mariadb = "CAST('2026-11-01 11:18:00.123456' AS DATETIME(6)) AS A, FROM_UNIXTIME(1793503080.5) AS B";
     let cases = [
-        (
-            "QUAD_TEST_POSTGRES",
-            "TIMESTAMP '2026-11-01 11:18:00.123456' AS A, TIMESTAMPTZ '2026-11-01 03:18:00.5+00' AS B",
-        ),
-        (
-            "QUAD_TEST_MARIADB",
-            "CAST('2026-11-01 11:18:00.123456' AS DATETIME(6)) AS A, FROM_UNIXTIME(1793503080.5) AS B",
-        ),
+        ("QUAD_TEST_POSTGRES", "PostgreSQL Unicode", of_postgres),
+        ("QUAD_TEST_POSTGRES", "PostgreSQL ANSI", of_postgres),
+        ("QUAD_TEST_MARIADB", "MariaDB Unicode", of_mariadb),
     ];
-    for (variable, columns) in cases {
+    for (variable, driver, columns) in cases {
         let Ok(string) = std::env::var(variable) else {
             println!("skipped: {variable} is not set");
             continue;
         };
+        let string = string.replace("PostgreSQL Unicode", driver);
         let mut shop = Shop::new("pull = \"snapshot\"");
         let file = shop.path("connectors/leaves/connector.toml");
         let connector = std::fs::read_to_string(&file).expect("reads");
-        let query = format!("query = \"SELECT {columns}, 'x' AS C, NULL AS D\"");
+        let query = format!("query = \"SELECT {columns}, '王小明𠮷' AS C, NULL AS D\"");
         let lines = connector.lines().map(|line| if line.starts_with("query") { &query } else { line });
         std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).expect("writes");
         shop.source.connection = Some(string);
@@ -345,7 +343,7 @@ async fn times_with_fractions_and_zones_come_whole_and_as_those_of_the_campus() 
             pulled.map(|_| seen.join(" | "))
         });
         let seen = pulled.await.expect("runs").expect("pulls");
-        assert!(seen.starts_with("2026-11-01 11:18:00.123456 | 2026-11-01 11:18:00.5"), "{variable}: {seen}");
-        assert!(seen.ends_with(" | x | -"), "{variable}: {seen}");
+        assert!(seen.starts_with("2026-11-01 11:18:00.123456 | 2026-11-01 11:18:00.5"), "{driver}: {seen}");
+        assert!(seen.ends_with(" | 王小明𠮷 | -"), "{driver}: {seen}");
     }
 }

@@ -77,7 +77,7 @@ impl Writer {
         let encoder = Encoder::new(self.contract.clone());
         let (keys, values) = (encoder.keys(&batch)?, encoder.values(&batch)?);
         let timestamp_ms = Utc::now().timestamp_millis();
-        let message = |((key, value), poison): ((String, _), &Option<u64>)| {
+        let message = |((key, value), poison): ((&str, _), &Option<u64>)| {
             let mut bytes = Vec::from(value);
             match poison {
                 Some(0) => bytes.truncate(bytes.len() / 2),
@@ -85,9 +85,9 @@ impl Writer {
                 Some(2) => bytes = b"{\"not\": \"avro\"}".to_vec(),
                 _ => {}
             }
-            Message { key: key.into(), value: bytes.into(), timestamp_ms }
+            Message { key: key.to_string().into(), value: bytes.into(), timestamp_ms }
         };
-        let messages = keys.into_iter().zip(values.iter()).zip(&poisons).map(message).collect();
+        let messages = keys.iter().flatten().zip(values.iter()).zip(&poisons).map(message).collect();
         Ok((messages, poisons.iter().flatten().count() as u64))
     }
 

@@ -99,12 +99,18 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    pub fn new(partition: u32) -> Self {
-        Self { partition, ..Self::default() }
+    /// Without records, with room for so many bytes of them.
+    pub fn new(partition: u32, room: usize) -> Self {
+        Self { partition, body: Vec::with_capacity(room), ..Self::default() }
+    }
+
+    /// Bytes that a message will take.
+    pub fn bytes_of(message: &Message) -> usize {
+        RECORD_HEADER_BYTES + message.key.len() + message.value.len()
     }
 
     pub fn push(&mut self, message: &Message) {
-        self.body.reserve(RECORD_HEADER_BYTES + message.key.len() + message.value.len());
+        self.body.reserve(Self::bytes_of(message));
         self.body.extend_from_slice(&message.timestamp_ms.to_le_bytes());
         // Sizes are checked against message_bytes_max (at most 1 GiB) before.
         self.body.extend_from_slice(&(message.key.len() as u32).to_le_bytes());
@@ -282,7 +288,7 @@ mod tests {
     }
 
     fn block(messages: &[Message]) -> (BlockKey, Vec<u8>) {
-        let mut piece = Piece::new(7);
+        let mut piece = Piece::new(7, 0);
         messages.iter().for_each(|message| piece.push(message));
         let key = BlockKey {
             topic: 3,

@@ -162,7 +162,8 @@ fn options(string: &str, limits: Limits, timeout: Duration, zone: Tz) -> Vec<(&'
     if driver.contains("postgresql") {
         options
             .extend([("UseDeclareFetch", "1".to_string()), ("Fetch", limits.rows_max.min(FETCH_ROWS_MAX).to_string())]);
-        options.push(("ConnSettings", format!("{{SET TimeZone TO '{zone}'}}")));
+        // The ANSI driver would take the encoding that this process's locale has.
+        options.push(("ConnSettings", format!("{{SET TimeZone TO '{zone}';SET client_encoding TO 'UTF8'}}")));
     } else if driver.contains("mariadb") {
         // Known from 3.1.17 on; older drivers take the whole answer into memory.
         options.extend([("FORWARDONLY", "1".to_string()), ("NO_CACHE", "1".to_string())]);
@@ -233,7 +234,7 @@ mod tests {
         let options = |string| options(string, LIMITS, Duration::from_secs(60), ZONE);
         let told = strings.map(|string| connection_string(string, None, options(string)) + "\n");
         expect![[r#"
-            Driver=PostgreSQL Unicode;fetch=7;UseDeclareFetch=1;ConnSettings={SET TimeZone TO 'Asia/Shanghai'};
+            Driver=PostgreSQL Unicode;fetch=7;UseDeclareFetch=1;ConnSettings={SET TimeZone TO 'Asia/Shanghai';SET client_encoding TO 'UTF8'};
             Driver={MariaDB Unicode};FORWARDONLY=1;NO_CACHE=1;READ_TIMEOUT=60;INITSTMT={SET time_zone='+08:00'};
             Driver=SQLite3;Database=x;
         "#]]

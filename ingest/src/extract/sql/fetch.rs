@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use arrow_odbc::odbc_api::buffers::TextRowSet;
+use arrow::error::ArrowError;
+use arrow_odbc::odbc_api::buffers::{TextColumnSlice, TextRowSet};
 use arrow_odbc::odbc_api::{self, Cursor, DataType as SqlType, ResultSetMetadata};
 
 use super::connection::one_line;
@@ -18,6 +19,8 @@ use crate::extract::source::Limits;
 const BATCH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Room for a time with nine digits of a second and a zone.
 const TIME_BYTES: usize = 40;
+/// Room for a value to begin with.
+const VALUE_BYTES: usize = 16;
 
 struct Column {
     name: String,
@@ -44,9 +47,8 @@ pub(super) fn fetch(
     let schema = Arc::new(Schema::new(fields));
     while let Some(rows) = cursor.fetch_with_truncation_check(true).map_err(|error| unread(&error, &columns, limits))? {
         let array = |(at, column): (usize, &Column)| {
-            let values = (0..rows.num_rows()).map(|row| rows.at_as_str(at, row)).collect::<Result<StringArray, _>>();
             let not_text = |_| Error::source(format!("`{}` is not UTF-8: set the driver's character set", column.name));
-            values.map(|values| Arc::new(values) as ArrayRef).map_err(not_text)
+            text(rows.column(at)).map(|values| Arc::new(values) as ArrayRef).map_err(not_text)
         };
         let arrays = columns.iter().enumerate().map(array).collect::<Result<Vec<_>, _>>()?;
         let batch = RecordBatch::try_new(schema.clone(), arrays);
@@ -55,6 +57,14 @@ pub(super) fn fetch(
         }
     }
     Ok(())
+}
+
+/// The values of a column, whose text is checked as a whole.
+fn text(column: TextColumnSlice<'_, u8>) -> Result<StringArray, ArrowError> {
+    let mut values = BinaryBuilder::with_capacity(column.len(), column.len() * column.max_len().min(VALUE_BYTES));
+    column.iter().for_each(|value| values.append_option(value));
+    let (offsets, values, nulls) = values.finish().into_parts();
+    StringArray::try_new(offsets, values, nulls)
 }
 
 fn columns(cursor: &mut impl ResultSetMetadata, limits: Limits) -> Result<Vec<Column>, odbc_api::Error> {

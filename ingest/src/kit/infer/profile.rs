@@ -50,7 +50,7 @@ impl Profile {
     }
 
     fn take(&mut self, value: &str, zone: Tz) {
-        let is_time = time::timestamp(value, zone, time::DayPart::Start).is_some_and(|read| read != value);
+        let is_time = time::timestamp(value, zone, time::DayPart::Start).is_some();
         self.dates += usize::from(is_time || time::date(value).is_some());
         self.integers += usize::from(value.parse::<i64>().is_ok());
         self.numbers += usize::from(value.parse::<f64>().is_ok_and(f64::is_finite));
