@@ -119,10 +119,10 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
         let values = arguments[1].to_array(sets.len())?;
         Ok(code_map(&maps, &unknown, sets.as_string(), values.as_string()))
     }));
-    if let Some(key) = surroundings.id_key.clone() {
+    if let Some(hasher) = surroundings.id_key.as_ref().map(identity::hasher) {
         context.register_udf(function("id_hash", 2, DataType::Utf8, move |arguments| {
             let pairs = arguments[0].as_string::<i32>().iter().zip(arguments[1].as_string::<i32>());
-            let hash = |(kind, number): (Option<&str>, Option<&str>)| identity::document_hash(kind?, number?, &key);
+            let hash = |(kind, number): (Option<&str>, Option<&str>)| identity::document_hash(kind?, number?, &hasher);
             Arc::new(pairs.map(hash).collect::<StringArray>())
         }));
     }

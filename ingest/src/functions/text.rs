@@ -7,7 +7,9 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 /// NFKC (full-width digits and letters become plain), without outer white space; nothing left is NULL.
 pub fn clean(text: &str) -> Option<Cow<'_, str>> {
     let is_plain = text.is_ascii() || is_nfkc_quick(text.chars()) == IsNormalized::Yes;
+    let is_trim = |end: Option<&u8>| end.is_some_and(u8::is_ascii_graphic);
     let cleaned = match is_plain {
+        true if is_trim(text.as_bytes().first()) && is_trim(text.as_bytes().last()) => Cow::Borrowed(text),
         true => Cow::Borrowed(text.trim()),
         false => Cow::Owned(text.nfkc().collect::<String>().trim().to_string()),
     };
