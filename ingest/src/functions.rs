@@ -1,7 +1,7 @@
 //! The functions of a mapping: what real sources make necessary, as SQL.
 //!
-//! Text enters and text leaves, row by row; NULL in is NULL out, and a function that reads a value makes NULL of a blank. What
-//! it cannot read it passes on unchanged, so that the contract's check names the field and keeps the row as a dead letter.
+//! Text enters and text leaves, row by row; NULL in is NULL out. A time, date, clock or amount that cannot be read is passed on
+//! unchanged, so that the contract's check names the field and keeps the row as a dead letter; a blank one is NULL.
 //!
 //! | function | gives |
 //! |---|---|
@@ -114,7 +114,7 @@ pub fn register(context: &SessionContext, surroundings: &Surroundings) {
     context.register_udf(predicate("id_valid", identity::is_valid_resident_number));
     let (maps, unknown) = (surroundings.code_maps.clone(), surroundings.codes_unknown.clone());
     context.register_udf(udf("code_map", 2, DataType::Utf8, move |arguments| {
-        // A mapping names one set for all rows.
+        // A text between quotes stays one set for all rows.
         let sets = arguments[0].to_array(1)?;
         let values = arguments[1].to_array(sets.len())?;
         Ok(code_map(&maps, &unknown, sets.as_string(), values.as_string()))

@@ -13,8 +13,11 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{ExecutionPlan, collect};
@@ -49,7 +52,7 @@ struct Planned {
     plan: Arc<dyn ExecutionPlan>,
 }
 
-/// The table `input`: the rows that the task brings along; none without any.
+/// The table `input`: the rows that the task brings along, if it does.
 #[derive(Debug)]
 struct Input(SchemaRef);
 
@@ -128,6 +131,8 @@ impl Mapping {
     /// The SELECT over some numbered rows. What is wrong with the statement is `Settings`, with a row `Internal`.
     async fn select(&self, numbered: &RecordBatch) -> Result<RecordBatch, Error> {
         let plan = self.plan(&numbered.schema()).await?;
+        // What a run measures would stay with the plan.
+        let plan = reset_plan_states(plan).map_err(|error| self.wrong(error))?;
         let schema = plan.schema();
         let task = TaskContext::from(&self.context);
         let config = task.session_config().clone().with_extension(Arc::new(Rows(numbered.clone())));
@@ -142,6 +147,10 @@ impl Mapping {
             return Ok(planned.plan.clone());
         }
         let frame = self.frame(input).await?;
+        if !is_by_row(frame.logical_plan()) {
+            let message = "a mapping takes each row by itself: no join, subquery, window or aggregate";
+            return Err(Error::settings(format!("{}: {message}", self.name)));
+        }
         let plan = frame.create_physical_plan().await.map_err(|error| self.wrong(error))?;
         *planned = Some(Planned { input: input.clone(), plan: plan.clone() });
         Ok(plan)
@@ -207,6 +216,17 @@ impl Mapping {
     }
 }
 
+/// Whether each row of the plan is made of one row of `input`, and of nothing else: only then the plan can be kept.
+fn is_by_row(plan: &LogicalPlan) -> bool {
+    use LogicalPlan::{Filter, Projection, SubqueryAlias, TableScan, Unnest};
+    let mut is_by_row = true;
+    let walked = plan.apply_with_subqueries(|node| {
+        is_by_row &= matches!(node, Projection(_) | Filter(_) | SubqueryAlias(_) | TableScan(_) | Unnest(_));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.is_ok() && is_by_row
+}
+
 fn numbered(input: &RecordBatch) -> Result<RecordBatch, Error> {
     let count =
         u32::try_from(input.num_rows()).map_err(|error| Error::internal("number the rows of a batch", error))?;
@@ -242,4 +262,58 @@ fn with_row_number(sql: &str) -> Result<String, String> {
     }
     select.projection.push(SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(ROW))));
     Ok(statements[0].to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Connector, ExtractSettings};
+
+    fn mapping(sql: &str) -> Mapping {
+        let contracts = schemas::Contracts::load(Path::new("../schemas")).expect("contracts");
+        let connector = Connector::load(Path::new("connectors"), "logistics_ecard", &contracts).expect("loads");
+        let mut table = connector.tables[0].clone();
+        table.mapping_sql = sql.to_string();
+        let extract: ExtractSettings = crate::tests::settings(Path::new("."));
+        Mapping::new("test", &table, &Surroundings::of(&connector, &extract, chrono_tz::Tz::UTC)).expect("a mapping")
+    }
+
+    fn rows(values: &[&str]) -> RecordBatch {
+        let column: ArrayRef = Arc::new(arrow::array::StringArray::from(values.to_vec()));
+        RecordBatch::try_from_iter_with_nullable([("A", column, true)]).expect("a batch")
+    }
+
+    #[tokio::test]
+    async fn a_kept_plan_maps_each_batch_by_itself_and_remembers_none() {
+        let mapping = mapping("SELECT yuan_to_fen(\"A\") AS a FROM input WHERE \"A\" <> '0'");
+        mapping.output(&["A".to_string()]).await.expect("it fits");
+        for _ in 0..3 {
+            let (one, other) = (rows(&["1", "0", "x"]), rows(&["2", " "]));
+            let (one, other) = tokio::join!(mapping.run(&one), mapping.run(&other));
+            let told = [one, other].map(|mapped| mapped.map(|mapped| (mapped.batch, mapped.rows)).expect("maps"));
+            let values =
+                told.each_ref().map(|(batch, _)| batch.column(0).as_string::<i32>().iter().collect::<Vec<_>>());
+            assert_eq!(values, [vec![Some("100"), Some("x")], vec![Some("200"), None]]);
+            assert_eq!([&told[0].1, &told[1].1], [&vec![0, 2], &vec![0, 1]]);
+        }
+        let planned = mapping.planned.lock().await;
+        let metrics = planned.as_ref().and_then(|planned| planned.plan.metrics()).map(|metrics| metrics.iter().count());
+        assert_eq!(metrics.unwrap_or_default(), 0, "the kept plan was never run itself");
+    }
+
+    #[tokio::test]
+    async fn what_is_made_of_other_rows_is_refused() {
+        for sql in [
+            "SELECT (SELECT MAX(\"A\") FROM input) AS a FROM input",
+            "SELECT \"A\" AS a FROM input WHERE \"A\" IN (SELECT \"A\" FROM input)",
+            "SELECT q.\"A\" AS a FROM input JOIN (SELECT \"A\" FROM input) q ON q.\"A\" = input.\"A\"",
+            "SELECT row_number() OVER () AS a FROM input",
+        ] {
+            let error = mapping(sql).run(&rows(&["1"])).await.expect_err("it looks at other rows");
+            assert_eq!(error.kind, ErrorKind::Settings, "{sql}: {error}");
+            assert!(error.to_string().contains("takes each row by itself"), "{sql}: {error}");
+        }
+    }
 }

@@ -106,6 +106,8 @@ struct Writers<F> {
 
 /// Bytes that a row is expected to take.
 const ROW_BYTES: usize = 256;
+/// Bytes of the last batch of a writer that waits.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 
 impl<F: AvroFormat> Writers<F> {
     fn new(schema: SchemaRef) -> Self {
@@ -120,7 +122,10 @@ impl<F: AvroFormat> Writers<F> {
         // One that fails is not used again.
         writer.encode(&batch)?;
         let rows = writer.flush();
-        waiting().push(writer);
+        // Its room stays with it.
+        if rows.bytes().len() <= WAITING_BYTES_MAX {
+            waiting().push(writer);
+        }
         Ok(rows)
     }
 

@@ -108,7 +108,8 @@ impl Log for Embedded {
         check_sizes(&topic.name, &messages, self.message_bytes_max)?;
         let partitions = topic.partitions.len() as i32;
         // Keys are spread evenly, more or less.
-        let share = messages.iter().map(Piece::bytes_of).sum::<usize>() / topic.partitions.len();
+        let bytes = messages.iter().map(Piece::bytes_of).sum::<usize>();
+        let share = bytes.min(APPEND_BYTES_MAX) / topic.partitions.len();
         let room = (share + share / 8).min(self.block_bytes_max);
         let mut part = Part::new(room);
         let mut ends = Ends::new();
@@ -170,8 +171,9 @@ impl Part {
         let before = piece.bytes();
         piece.push(message);
         self.bytes += piece.bytes() - before;
-        if piece.bytes() >= block_bytes_max {
-            let mut piece = std::mem::replace(piece, Piece::new(partition, self.room));
+        if piece.bytes() >= block_bytes_max
+            && let Some(mut piece) = self.open.remove(&partition)
+        {
             piece.compress();
             self.full.push(piece);
         }
@@ -180,7 +182,7 @@ impl Part {
     /// The pieces, those of one partition in the order of their messages.
     fn into_pieces(self) -> Vec<Piece> {
         let mut pieces = self.full;
-        for mut piece in self.open.into_values().filter(|piece| piece.records > 0) {
+        for mut piece in self.open.into_values() {
             if piece.bytes() >= PIECE_BYTES_MIN {
                 piece.compress();
             }

@@ -5,10 +5,11 @@ SELECT
     clean_id("KH")                      AS card_no,
     clean_id("KXL")                     AS card_seq,
     COALESCE(code_map('jylx', "JYLX"), "JYLX", CASE WHEN "JYJE" LIKE '-%' THEN 'purchase' ELSE 'topup' END) AS txn_type,
-    CASE
-        WHEN "JYLX" = '90' AND "JYJE" NOT LIKE '-%' THEN yuan_to_fen('-' || "JYJE")
-        ELSE yuan_to_fen(ltrim("JYJE", '-'))
-    END                                 AS amount_fen,
+    yuan_to_fen(CASE
+        WHEN "JYJE" LIKE '-%' THEN substr("JYJE", 2)
+        WHEN "JYLX" = '90' THEN '-' || "JYJE"
+        ELSE "JYJE"
+    END)                                AS amount_fen,
     yuan_to_fen("JYYE")                 AS balance_after_fen,
     "LJYKCS"                            AS card_use_count,
     cn_timestamp("JYRQ" || "JYSJ")      AS txn_at,

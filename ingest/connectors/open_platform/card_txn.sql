@@ -4,7 +4,7 @@ SELECT
     clean_id("KH")                      AS card_no,
     clean_id("KXL")                     AS card_seq,
     CASE WHEN "JE" LIKE '-%' THEN 'purchase' ELSE 'topup' END AS txn_type,
-    yuan_to_fen(ltrim("JE", '-'))       AS amount_fen,
+    yuan_to_fen(CASE WHEN "JE" LIKE '-%' THEN substr("JE", 2) ELSE "JE" END) AS amount_fen,
     yuan_to_fen("YE")                   AS balance_after_fen,
     "CS"                                AS card_use_count,
     cn_timestamp("SJ")                  AS txn_at,

@@ -53,7 +53,7 @@ pub trait Source {
     }
 
     /// Whether the source needs to know that the log has a batch before it gives the next, because it acknowledges it to
-    /// its system, say. Otherwise one batch is sent while it makes the next, and `each` fails for the one before.
+    /// its system, say. Otherwise it makes the next while one is sent and another waits, and `each` fails for one before.
     fn waits_for_the_log(&self) -> bool {
         true
     }

@@ -1,6 +1,6 @@
 //! Times and dates, in the formats campus systems were seen to write.
 //!
-//! A time that does not name its zone is local. Whatever cannot be read is passed on as it is.
+//! A time that does not name its zone is local.
 
 use std::cell::Cell;
 
