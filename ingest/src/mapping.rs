@@ -137,7 +137,10 @@ impl Mapping {
         let task = TaskContext::from(&self.context);
         let config = task.session_config().clone().with_extension(Arc::new(Rows(numbered.clone())));
         let batches = collect(plan, Arc::new(task.with_session_config(config))).await;
-        let batches = batches.map_err(|error| Error::internal("map a row", error.strip_backtrace()))?;
+        let batches = batches.map_err(|error| match numbered.num_rows() {
+            0 => self.wrong(error),
+            _ => Error::internal("map a row", error.strip_backtrace()),
+        })?;
         concat_batches(&schema, &batches).map_err(|error| Error::internal("join mapped rows", error))
     }
 
@@ -301,6 +304,16 @@ mod tests {
         let planned = mapping.planned.lock().await;
         let metrics = planned.as_ref().and_then(|planned| planned.plan.metrics()).map(|metrics| metrics.iter().count());
         assert_eq!(metrics.unwrap_or_default(), 0, "the kept plan was never run itself");
+    }
+
+    #[tokio::test]
+    async fn what_fails_without_a_row_is_refused() {
+        let mapping = mapping("SELECT 1/0 AS a FROM input");
+        for error in [mapping.output(&["A".to_string()]).await.err(), mapping.run(&rows(&["1", "2"])).await.err()] {
+            let error = error.expect("no row can be computed");
+            assert_eq!(error.kind, ErrorKind::Settings, "{error}");
+            assert!(error.to_string().contains("test/") && error.to_string().contains("Divide by zero"), "{error}");
+        }
     }
 
     #[tokio::test]
